@@ -1,0 +1,1 @@
+//! What a ranking is worth: metrics, significance, exact retrieval and the report schema.

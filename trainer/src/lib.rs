@@ -1,0 +1,3 @@
+//! LangPTune's trainer: raw reviews to a dataset, alternating training of a profile writer and an embedder, and evaluation.
+
+pub mod cli;
