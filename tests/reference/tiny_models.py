@@ -37,18 +37,19 @@ BERT_LENGTHS = (3, 12, 30)
 def randomise(model, seed):
     """Fill every weight so that no part of the model is idle: gains away from 1 (Gemma: from 0), biases away from 0."""
     generator = torch.Generator().manual_seed(seed)
+    is_gemma = isinstance(model, GemmaForCausalLM)  # scales its tied embeddings up: keep them from drowning the layers
+    embedding_size, gain = (0.2, 2.0) if is_gemma else (0.4, 1.2)
     for name, weight in model.named_parameters():
         noise = torch.randn(weight.shape, generator=generator)
-        is_gemma_norm = isinstance(model, GemmaForCausalLM) and "norm" in name
         is_norm = name.endswith("norm.weight") or "LayerNorm.weight" in name
         if is_norm:
-            value = (0.0 if is_gemma_norm else 1.0) + 0.25 * noise
+            value = (0.0 if is_gemma else 1.0) + 0.25 * noise
         elif name.endswith("bias"):
             value = 0.2 * noise
         elif "embed" in name or "lm_head" in name:
-            value = 0.4 * noise
+            value = embedding_size * noise
         else:
-            value = 1.2 * noise / weight.shape[-1] ** 0.5
+            value = gain * noise / weight.shape[-1] ** 0.5
         weight.data.copy_(value)
 
 
