@@ -1,3 +1,5 @@
 //! LangPTune's trainer: raw reviews to a dataset, alternating training of a profile writer and an embedder, and evaluation.
 
 pub mod cli;
+pub mod log;
+pub mod progress;

@@ -1,0 +1,143 @@
+//! Progress of long work on stderr: a bar with rate and time left on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How far one piece of work is.
+#[derive(Debug)]
+pub struct Progress {
+    what: String,
+    unit: &'static str,
+    done: u64,
+    total: Option<u64>,
+    started: Instant,
+    output: Output,
+}
+
+#[derive(Debug)]
+enum Output {
+    Bar(ProgressBar),
+    Lines { last: Instant },
+}
+
+impl Progress {
+    /// Starts `what` (e.g. `profiles`), counted in `unit`s (e.g. `users`); without a `total` only the rate is shown.
+    pub fn start(what: impl Into<String>, unit: &'static str, total: Option<u64>) -> Self {
+        let what = what.into();
+        let now = Instant::now();
+        let output = if std::io::stderr().is_terminal() {
+            Output::Bar(bar(&what, unit, total))
+        } else {
+            Output::Lines { last: now }
+        };
+        Self {
+            what,
+            unit,
+            done: 0,
+            total,
+            started: now,
+            output,
+        }
+    }
+
+    /// Counts `more` units as done.
+    pub fn add(&mut self, more: u64) {
+        self.done += more;
+        match &mut self.output {
+            Output::Bar(bar) => bar.set_position(self.done),
+            Output::Lines { last } => {
+                if last.elapsed() >= LINE_INTERVAL {
+                    *last = Instant::now();
+                    eprintln!(
+                        "{}",
+                        line(&self.what, self.unit, self.done, self.total, self.started.elapsed())
+                    );
+                }
+            }
+        }
+    }
+
+    /// Says something without breaking the bar.
+    pub fn note(&self, text: &str) {
+        match &self.output {
+            Output::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            Output::Lines { .. } => eprintln!("{text}"),
+        }
+    }
+
+    /// Ends the work with a last line.
+    pub fn finish(self) {
+        if let Output::Bar(bar) = &self.output {
+            bar.finish_and_clear();
+        }
+        let seconds = self.started.elapsed();
+        eprintln!(
+            "{} in {}",
+            line(&self.what, self.unit, self.done, None, seconds),
+            duration(seconds)
+        );
+    }
+}
+
+fn bar(what: &str, unit: &str, total: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+    let template = match total {
+        Some(_) => format!("{what} {{wide_bar}} {{human_pos}}/{{human_len}} {unit} · {{per_sec}} · {{eta}} left"),
+        None => format!("{what} {{spinner}} {{human_pos}} {unit} · {{per_sec}}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// E.g. `profiles: 120 of 480 users, 4.0/s, 1m 30s left`.
+fn line(what: &str, unit: &str, done: u64, total: Option<u64>, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
+    let precision = if rate < 10.0 { 1 } else { 0 };
+    match total {
+        Some(total) => {
+            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+            let left = Duration::try_from_secs_f64(left).map_or_else(|_| "unknown time".to_owned(), duration);
+            format!("{what}: {done} of {total} {unit}, {rate:.precision$}/s, {left} left")
+        }
+        None => format!("{what}: {done} {unit}, {rate:.precision$}/s"),
+    }
+}
+
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{}.{}s", seconds, duration.subsec_millis() / 100),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_has_count_rate_and_time_left() {
+        let text = line("profiles", "users", 120, Some(480), Duration::from_secs(30));
+        assert_eq!(text, "profiles: 120 of 480 users, 4.0/s, 1m 30s left");
+    }
+
+    #[test]
+    fn without_a_total_there_is_no_time_left() {
+        let text = line("reviews", "lines", 5_000, None, Duration::from_secs(2));
+        assert_eq!(text, "reviews: 5000 lines, 2500/s");
+    }
+
+    #[test]
+    fn nothing_done_yet_is_no_division_by_zero() {
+        let text = line("profiles", "users", 0, Some(480), Duration::ZERO);
+        assert!(text.starts_with("profiles: 0 of 480 users, 0.0/s"), "{text}");
+    }
+}
