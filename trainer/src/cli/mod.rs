@@ -1,12 +1,24 @@
 //! The command line. One file a command; the structs here only parse.
 
+mod argv;
+mod train;
+mod train_sources;
+
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use train::{RunControl, TrainArgs};
+
+use crate::config::ConfigError;
+
+/// What the process returns for a command line that cannot be carried out as it is written.
+const USAGE: u8 = 2;
 
 /// Recommendation through profiles that people can read: prepare data, train, evaluate.
 #[derive(Debug, Parser)]
-#[command(name = "langptune", version, about)]
+#[command(name = "langptune", version, about, term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -14,19 +26,50 @@ struct Cli {
 
 /// What `langptune` can do.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Train(Box<TrainArgs>),
+}
+
+/// A mistake in the command line or the environment, found after clap.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+impl UsageError {
+    /// `message` names the flag and says what to do.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
 
 /// Parses the command line, runs the command, prints its error. Exit codes: 0 done, 1 failed, 2 usage.
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let arguments = argv::normalise(std::env::args_os(), &Cli::command());
+    match run(Cli::parse_from(arguments).command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            let usage = error.is::<UsageError>() || error.is::<ConfigError>();
+            if usage {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    match command {}
+    match command {
+        Command::Train(arguments) => train::run(&arguments),
+    }
+}
+
+/// Prints a result. A reader that went away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }

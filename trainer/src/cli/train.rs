@@ -1,0 +1,359 @@
+//! `langptune train`: the declaration of its flags. What they resolve to is [`TrainConfig`]'s.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
+use serde::Serialize;
+
+use super::train_sources;
+use crate::config::{
+    Device, LossReduction, OptimizerAlgorithm, Pooling, Preset, Profiles, PromptTemplate, RewardType, TrainConfig,
+    TrainableKind,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  langptune train --preset gemma --dataset data/movies --output runs/movies --lm-model models/gemma-2b-it
+  langptune train --config runs/movies/config.toml --output runs/again --seed 7
+  LANGPTUNE_DEVICE=cuda langptune train --preset llama --dataset data/movies --print-config
+
+Underscores and dashes are the same in a flag's name. A yes-or-no flag is --whiten-rewards, --whiten-rewards False or
+--no-whiten-rewards. Every flag is also an environment variable: --task.temperature is LANGPTUNE_TASK_TEMPERATURE.
+The command line goes before the environment, the environment before --config, and --config before --preset.";
+
+/// Train a language model and an embedder in turn on a prepared dataset
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    control: ControlArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+    #[command(flatten)]
+    lm: LmArgs,
+    #[command(flatten)]
+    embedder: EmbedderArgs,
+    #[command(flatten)]
+    optimizer: OptimizerArgs,
+    #[command(flatten)]
+    rl: RlArgs,
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
+}
+
+/// What the run reads and writes.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Run")]
+pub(super) struct RunArgs {
+    /// Published setting to start from
+    #[arg(long)]
+    preset: Option<Preset>,
+    /// Folder made by `langptune prepare` [required here or as --task.query-dataset]
+    #[arg(long, value_name = "DIR")]
+    dataset: Option<PathBuf>,
+    /// The same as --dataset, under the published name
+    #[arg(long = "task.query-dataset", alias = "query-dataset", value_name = "DIR")]
+    task_query_dataset: Option<PathBuf>,
+    /// The same as --dataset, under the published name: items and users are one folder here
+    #[arg(long = "task.item-dataset", alias = "item-dataset", value_name = "DIR")]
+    task_item_dataset: Option<PathBuf>,
+    /// Folder of the run [default: runs/<exp-name>]
+    #[arg(long, value_name = "RUN")]
+    output: Option<PathBuf>,
+    /// Name of the run in logs [default: the preset's name]
+    #[arg(long, value_name = "NAME")]
+    exp_name: Option<String>,
+    /// Seed of all draws [default: 555134]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Where models compute [default: cpu]
+    #[arg(long)]
+    device: Option<Device>,
+    /// What the embedder reads: generated profiles, or none for the raw history (a baseline) [default: generated]
+    #[arg(long)]
+    profiles: Option<Profiles>,
+    /// Accepted for the published commands; events are written to the run either way [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    track: Option<bool>,
+    /// File for one JSON line an LM update: token ids, log-probabilities, rewards, losses
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+}
+
+/// What holds for this call and is no part of the run's configuration.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "This call")]
+pub(super) struct ControlArgs {
+    /// TOML file with settings, e.g. the config.toml of another run
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Replace a run that is already in the output folder [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    overwrite: Option<bool>,
+    /// End after this many updates, with a checkpoint [default: the whole schedule]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    stop_after: Option<usize>,
+    /// Print the resolved configuration and stop [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    print_config: Option<bool>,
+}
+
+/// How long each phase trains.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Schedule")]
+pub(super) struct ScheduleArgs {
+    /// Rounds of an embedder phase and an LM phase [default: 5]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_iterations: Option<usize>,
+    /// Batches in an embedder phase [default: 800; llama: 2500]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_emb_updates: Option<usize>,
+    /// Updates in an LM phase [default: 200; llama: 500]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_lm_updates: Option<usize>,
+}
+
+/// The language model.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Language model")]
+pub(super) struct LmArgs {
+    /// Folder or hub id of the language model [default: the preset's]
+    #[arg(long, alias = "lm", value_name = "MODEL")]
+    lm_model: Option<String>,
+    /// Branch, tag or commit of a hub id [default: main]
+    #[arg(long, value_name = "REVISION")]
+    lm_revision: Option<String>,
+    /// Prompt form that the dataset must have been prepared with [default: the preset's, else any]
+    #[arg(long)]
+    template: Option<PromptTemplate>,
+    /// What is trained: adapters, the last layers, or every weight [default: lora; llama: last-n]
+    #[arg(long)]
+    trainable: Option<TrainableKind>,
+    /// Rank r of the adapters [default: 1024]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    lora_rank: Option<usize>,
+    /// Numerator α of the adapters' scale α/r [default: twice the rank]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lora_alpha: Option<f64>,
+    /// Share of the adapters' input that is dropped: 0 only [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lora_dropout: Option<f64>,
+    /// Layers with adapters [default: q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj,lm_head]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    lora_targets: Option<Vec<String>>,
+    /// Last blocks that train, with the final norm and an untied head [default: 4]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_layers_unfrozen: Option<usize>,
+    /// Further tokens that end a profile, e.g. "<end_of_turn>" [default: none]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    eos: Option<Vec<String>>,
+    /// Longest prompt in tokens [default: 1024]
+    #[arg(
+        long = "task.data-max-length",
+        alias = "data-max-length",
+        value_name = "N",
+        allow_negative_numbers = true
+    )]
+    task_data_max_length: Option<usize>,
+    /// Users in a micro-batch of a device [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    per_device_train_batch_size: Option<usize>,
+    /// Micro-batches in an optimizer step [default: 16]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    gradient_accumulation_steps: Option<usize>,
+    /// Folder that also gets the final model or adapter [default: only the run's checkpoints]
+    #[arg(long, value_name = "DIR")]
+    output_dir_lm: Option<PathBuf>,
+}
+
+/// The embedder.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Embedder")]
+pub(super) struct EmbedderArgs {
+    /// Folder or hub id of the embedder [default: the preset's]
+    #[arg(long, alias = "embedder", value_name = "MODEL")]
+    emb_model: Option<String>,
+    /// Branch, tag or commit of a hub id [default: main]
+    #[arg(long, value_name = "REVISION")]
+    emb_revision: Option<String>,
+    /// How token vectors become one [default: as the model folder says]
+    #[arg(long)]
+    emb_pooling: Option<Pooling>,
+    /// Text put before every profile [default: none]
+    #[arg(long, alias = "prompt", value_name = "TEXT")]
+    query_prefix: Option<String>,
+    /// Divisor τ of the cosines in the contrastive loss [default: 0.1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    loss_temp: Option<f64>,
+    /// Users in a batch of a device [default: 32]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    emb_per_device_train_batch_size: Option<usize>,
+    /// Batches in an optimizer step [default: --gradient-accumulation-steps]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    emb_gradient_accumulation_steps: Option<usize>,
+    /// Texts embedded at once without gradient [default: 32]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    emb_batch_size: Option<usize>,
+    /// Folder that also gets the final embedder [default: only the run's checkpoints]
+    #[arg(long, value_name = "DIR")]
+    output_dir_emb: Option<PathBuf>,
+}
+
+/// The optimizers.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Optimizers")]
+pub(super) struct OptimizerArgs {
+    /// Learning rate of the language model [default: 1e-7; llama: 3e-7]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// Learning rate of the embedder [default: 1e-7; llama: 3e-7]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    emb_lr: Option<f64>,
+    /// Optimizer of both models [default: adamw]
+    #[arg(long)]
+    optimizer: Option<OptimizerAlgorithm>,
+    /// Decay of both moments, of both models [default: 0.9,0.999; llama: 0.9,0.95]
+    #[arg(long, value_name = "B1,B2", value_parser = parse_betas)]
+    betas: Option<[f64; 2]>,
+    /// Denominator's guard ε, of both models [default: 1e-6]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    eps: Option<f64>,
+    /// Weight decay of both models [default: 0.01; llama: 1e-6]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    weight_decay: Option<f64>,
+}
+
+/// The reinforcement phase.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Reinforcement")]
+pub(super) struct RlArgs {
+    /// Scale η of the reward difference in the loss [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    eta: Option<f64>,
+    /// Weight of the KL term in the reward [default: 0.2; llama: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    kl_coef: Option<f64>,
+    /// Shift and scale rewards to mean 0 and variance 1 [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    whiten_rewards: Option<bool>,
+    /// Passes over an update's rollouts [default: 4]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    noptepochs: Option<usize>,
+    /// Ranking metric that is the reward [default: ndcg]
+    #[arg(long)]
+    reward_type: Option<RewardType>,
+    /// Reward of a profile that fills the embedder's limit [default: 0]
+    #[arg(
+        long = "task.penalty-reward-value",
+        alias = "penalty-reward-value",
+        value_name = "X",
+        allow_negative_numbers = true
+    )]
+    task_penalty_reward_value: Option<f64>,
+    /// Longest profile, in new tokens and in the embedder's tokens [default: 512]
+    #[arg(
+        long = "task.response-length",
+        alias = "response-length",
+        value_name = "N",
+        allow_negative_numbers = true
+    )]
+    task_response_length: Option<usize>,
+    /// Divisor of the logits when sampling and scoring [default: 1]
+    #[arg(
+        long = "task.temperature",
+        alias = "temperature",
+        value_name = "X",
+        allow_negative_numbers = true
+    )]
+    task_temperature: Option<f64>,
+    /// Profiles a user: 2 only [default: 2]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_gens: Option<usize>,
+    /// Mean or sum over pairs [default: mean]
+    #[arg(long)]
+    loss_reduction: Option<LossReduction>,
+    /// Profiles sampled at once [default: 32]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    rollout_batch: Option<usize>,
+    /// Rollouts scored at once without gradient [default: 8]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    local_rollout_forward_batch_size: Option<usize>,
+}
+
+/// Evaluation during training.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Evaluation")]
+pub(super) struct EvaluationArgs {
+    /// Evaluate val users while training [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    run_eval: Option<bool>,
+    /// Updates from one evaluation and checkpoint to the next [default: 100; llama: 500]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    print_sample_output_freq: Option<usize>,
+    /// Largest cutoff, halved until odd for the others [default: 20]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    topk: Option<usize>,
+    /// Users evaluated at once [default: 32]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    per_device_eval_batch_size: Option<usize>,
+    /// Profiles ranked at once [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    score_batch_size: Option<usize>,
+    /// Keep the embeddings of every checkpoint in the report [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    report_embeddings: Option<bool>,
+}
+
+/// What holds for one call of `langptune train` beside the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunControl {
+    /// Whether a run in the output folder may be replaced.
+    pub overwrite: bool,
+    /// Updates after which the call ends, with a checkpoint.
+    pub stop_after: Option<usize>,
+    /// Whether the configuration is only printed.
+    pub print_config: bool,
+}
+
+impl TrainArgs {
+    /// The flags that were given, by field (`task_response_length`).
+    pub(super) fn given(&self) -> Result<toml::Table, toml::ser::Error> {
+        let mut given = toml::Table::try_from(&self.run)?;
+        given.extend(toml::Table::try_from(&self.control)?);
+        given.extend(toml::Table::try_from(&self.schedule)?);
+        given.extend(toml::Table::try_from(&self.lm)?);
+        given.extend(toml::Table::try_from(&self.embedder)?);
+        given.extend(toml::Table::try_from(&self.optimizer)?);
+        given.extend(toml::Table::try_from(&self.rl)?);
+        given.extend(toml::Table::try_from(&self.evaluation)?);
+        Ok(given)
+    }
+}
+
+fn parse_betas(text: &str) -> Result<[f64; 2], String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    let numbers = numbers.map_err(|error| format!("expected two numbers, e.g. 0.9,0.999: {error}"))?;
+    numbers
+        .try_into()
+        .map_err(|found: Vec<f64>| format!("expected two numbers, e.g. 0.9,0.999, found {}", found.len()))
+}
+
+/// Resolves the configuration and trains.
+pub(super) fn run(arguments: &TrainArgs) -> anyhow::Result<()> {
+    let (mut config, control) = train_sources::resolve(arguments, std::env::vars())?;
+    if control.print_config {
+        return super::print(&config.to_toml()?);
+    }
+    config.make_paths_absolute()?;
+    execute(&config, &control)
+}
+
+fn execute(config: &TrainConfig, _control: &RunControl) -> anyhow::Result<()> {
+    anyhow::bail!(
+        "training into {} is not part of this build",
+        config.run.output.display()
+    )
+}

@@ -1,0 +1,131 @@
+//! The sources of a training configuration around its flags: environment, `--config` file, command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Command, FromArgMatches};
+use toml::{Table, Value};
+
+use super::UsageError;
+use super::train::{RunControl, TrainArgs};
+use crate::config::{self, Layer, Source, TrainConfig, variable_name};
+
+/// The configuration that command line, environment and file make together, and what holds for this call alone.
+///
+/// `variables` are those of the process; they are a parameter so that tests need not change the process.
+///
+/// # Errors
+/// A [`UsageError`] or a [`config::ConfigError`] that names the flag, variable or line.
+pub(super) fn resolve(
+    arguments: &TrainArgs,
+    variables: impl Iterator<Item = (String, String)>,
+) -> anyhow::Result<(TrainConfig, RunControl)> {
+    let flags = arguments
+        .given()
+        .map_err(|error| UsageError::new(format!("the command line: {error}")))?;
+    let variables = environment(variables)?;
+    let both = |name: &str| flags.get(name).or_else(|| variables.get(name));
+    let mut layers = Vec::new();
+    if let Some(path) = both("config").and_then(Value::as_str) {
+        layers.push(Layer::from_file(Path::new(path))?);
+    }
+    layers.push(layer(Source::Environment, variables.clone())?);
+    layers.push(layer(Source::CommandLine, flags.clone())?);
+    let yes = |name: &str| both(name).and_then(Value::as_bool).unwrap_or(false);
+    let control = RunControl {
+        overwrite: yes("overwrite"),
+        stop_after: both("stop_after")
+            .and_then(Value::as_integer)
+            .and_then(|count| usize::try_from(count).ok()),
+        print_config: yes("print_config"),
+    };
+    Ok((config::resolve(&layers)?, control))
+}
+
+fn layer(source: Source, mut flags: Table) -> Result<Layer, UsageError> {
+    one_dataset(&source, &mut flags)?;
+    Ok(Layer::from_flags(source, &flags))
+}
+
+/// Brings the published names of the dataset to ours.
+fn one_dataset(source: &Source, flags: &mut Table) -> Result<(), UsageError> {
+    let names = ["dataset", "task_query_dataset", "task_item_dataset"];
+    let given: Vec<(&str, PathBuf)> = names
+        .into_iter()
+        .filter_map(|name| {
+            flags
+                .get(name)
+                .and_then(Value::as_str)
+                .map(|folder| (name, PathBuf::from(folder)))
+        })
+        .collect();
+    let Some((first_name, first)) = given.first() else {
+        return Ok(());
+    };
+    if let Some((name, other)) = given.iter().find(|(_, folder)| !same_folder(folder, first)) {
+        return Err(UsageError::new(format!(
+            "{source}: --{} is {} but --{} is {}: users and items must come from one folder made by `langptune prepare`; give both the same",
+            flag_of_field(first_name),
+            first.display(),
+            flag_of_field(name),
+            other.display(),
+        )));
+    }
+    flags.insert(
+        "dataset".to_owned(),
+        Value::String(first.to_string_lossy().into_owned()),
+    );
+    Ok(())
+}
+
+fn same_folder(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+fn flag_of_field(field: &str) -> String {
+    field.replace("task_", "task.").replace('_', "-")
+}
+
+/// The flags given as `LANGPTUNE_…`, by field. Variables that are no flag of `train` are left to others.
+fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, UsageError> {
+    let command = TrainArgs::augment_args(Command::new("train"));
+    let mut given = Table::new();
+    let mut variables: Vec<_> = variables
+        // An empty variable is one that was not set, as shells and containers hand them on.
+        .filter(|(name, value)| name.starts_with("LANGPTUNE_") && !value.is_empty())
+        .collect();
+    variables.sort();
+    for (name, value) in variables {
+        let Some(flag) = flag_of_variable(&command, &name) else {
+            continue;
+        };
+        let failed = |reason: String| UsageError::new(format!("environment variable {name}: {reason}"));
+        let matches = command
+            .clone()
+            .try_get_matches_from(["train".to_owned(), format!("--{flag}={value}")])
+            .map_err(|error| failed(reason_of(&error)))?;
+        let arguments = TrainArgs::from_arg_matches(&matches).map_err(|error| failed(reason_of(&error)))?;
+        given.extend(arguments.given().map_err(|error| failed(error.to_string()))?);
+    }
+    Ok(given)
+}
+
+fn flag_of_variable(command: &Command, variable: &str) -> Option<String> {
+    let names = command.get_arguments().flat_map(|argument| {
+        let aliases = argument.get_all_aliases().unwrap_or_default();
+        argument.get_long().into_iter().chain(aliases)
+    });
+    names
+        .into_iter()
+        .find(|name| variable_name(name) == variable)
+        .map(str::to_owned)
+}
+
+/// clap's message without its prefix and its hint at `--help`.
+fn reason_of(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.split("\n\nFor more information").next().unwrap_or_default();
+    text.trim_start_matches("error: ").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! The choices that a configuration names, as they are written in flags and in TOML.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A published setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// gemma-2b-it with LoRA.
+    Gemma,
+    /// Meta-Llama-3-8B-Instruct, last 4 layers.
+    Llama,
+}
+
+impl Preset {
+    /// The name in flags and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gemma => "gemma",
+            Self::Llama => "llama",
+        }
+    }
+}
+
+/// Where models compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU; needs a build with the feature `cuda`.
+    Cuda,
+    /// Any GPU through WebGPU; needs a build with it.
+    Wgpu,
+}
+
+/// What the embedder reads about a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profiles {
+    /// The profile that the language model writes.
+    Generated,
+    /// The raw history: the embedder phase alone is trained (a baseline).
+    None,
+}
+
+/// The form in which a prompt was rendered by `langptune prepare`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptTemplate {
+    /// Gemma's turn markers, without a newline at the end.
+    Gemma,
+    /// The model's own chat template.
+    Chat,
+}
+
+/// How token vectors become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The first token's vector.
+    Cls,
+    /// The mean over the tokens.
+    Mean,
+}
+
+/// The ranking metric that is the reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardType {
+    /// NDCG over the whole catalogue.
+    Ndcg,
+    /// Reciprocal ranks summed over the targets.
+    Mrr,
+}
+
+/// Whether the loss is the mean or the sum over pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossReduction {
+    /// Mean over pairs.
+    Mean,
+    /// Sum over pairs.
+    Sum,
+}
+
+/// An optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerAlgorithm {
+    /// Adam, weight decay added to the gradient (Kingma & Ba, 2015).
+    Adam,
+    /// Adam with decoupled weight decay (Loshchilov & Hutter, 2019).
+    Adamw,
+}
+
+/// What is trained in the language model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Trainable {
+    /// Low-rank adapters on the named linear layers; the model itself is frozen.
+    Lora(LoraConfig),
+    /// The last blocks, the final norm and an untied head; the rest is frozen.
+    #[serde(rename = "last-n")]
+    LastLayers {
+        /// Number of blocks that train, counted from the top; default 4.
+        num_layers_unfrozen: usize,
+    },
+    /// Every weight.
+    Full,
+}
+
+/// The name of a [`Trainable`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainableKind {
+    /// Low-rank adapters.
+    Lora,
+    /// The last layers.
+    LastN,
+    /// Every weight.
+    Full,
+}
+
+impl TrainableKind {
+    /// The name in flags and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::LastN => "last-n",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Low-rank adapters: y = Wx + (α/r)·B·A·x (Hu et al., 2022).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoraConfig {
+    /// Rank r; default 1024.
+    pub lora_rank: usize,
+    /// Numerator α of the scale α/r; default twice the rank.
+    pub lora_alpha: f64,
+    /// Share of the adapter's input that is dropped; 0, the published setting, is the only one there is.
+    pub lora_dropout: f64,
+    /// The linear layers that get an adapter, by the last part of their name; default all seven of a block and `lm_head`.
+    pub lora_targets: Vec<String>,
+}
+
+impl LoraConfig {
+    /// The factor α/r of the adapter's product.
+    pub fn scale(&self) -> f64 {
+        self.lora_alpha / self.lora_rank as f64
+    }
+}
