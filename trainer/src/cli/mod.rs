@@ -1,6 +1,7 @@
 //! The command line. One file a command; the structs here only parse.
 
 mod argv;
+mod doctor;
 mod train;
 mod train_sources;
 
@@ -28,6 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(Box<TrainArgs>),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// A mistake in the command line or the environment, found after clap.
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }
 

@@ -14,13 +14,14 @@ use crate::config::{
 
 const EXAMPLES: &str = "\
 Examples:
-  langptune train --preset gemma --dataset data/movies --output runs/movies --lm-model models/gemma-2b-it
+  langptune train --preset gemma --dataset data/movies --output runs/movies
   langptune train --config runs/movies/config.toml --output runs/again --seed 7
   LANGPTUNE_DEVICE=cuda langptune train --preset llama --dataset data/movies --print-config
 
-Underscores and dashes are the same in a flag's name. A yes-or-no flag is --whiten-rewards, --whiten-rewards False or
---no-whiten-rewards. Every flag is also an environment variable: --task.temperature is LANGPTUNE_TASK_TEMPERATURE.
-The command line goes before the environment, the environment before --config, and --config before --preset.";
+Underscores and dashes are the same in a flag's name. A yes-or-no flag reads --whiten-rewards,
+--whiten-rewards False or --no-whiten-rewards. Every flag is also an environment variable:
+--task.temperature is LANGPTUNE_TASK_TEMPERATURE. The command line goes before the environment,
+the environment before --config, and --config before --preset.";
 
 /// Train a language model and an embedder in turn on a prepared dataset
 #[derive(Debug, Clone, Default, Args)]
