@@ -95,7 +95,7 @@ pub(super) struct ControlArgs {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     overwrite: Option<bool>,
     /// End after this many updates, with a checkpoint [default: the whole schedule]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     stop_after: Option<usize>,
     /// Print the resolved configuration and stop [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
@@ -107,13 +107,13 @@ pub(super) struct ControlArgs {
 #[command(next_help_heading = "Schedule")]
 pub(super) struct ScheduleArgs {
     /// Rounds of an embedder phase and an LM phase [default: 5]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     num_iterations: Option<usize>,
     /// Batches in an embedder phase [default: 800; llama: 2500]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     num_emb_updates: Option<usize>,
     /// Updates in an LM phase [default: 200; llama: 500]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     num_lm_updates: Option<usize>,
 }
 
@@ -134,7 +134,7 @@ pub(super) struct LmArgs {
     #[arg(long)]
     trainable: Option<TrainableKind>,
     /// Rank r of the adapters [default: 1024]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     lora_rank: Option<usize>,
     /// Numerator α of the adapters' scale α/r [default: twice the rank]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -146,7 +146,7 @@ pub(super) struct LmArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     lora_targets: Option<Vec<String>>,
     /// Last blocks that train, with the final norm and an untied head [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     num_layers_unfrozen: Option<usize>,
     /// Further tokens that end a profile, e.g. "<end_of_turn>" [default: none]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
@@ -156,14 +156,14 @@ pub(super) struct LmArgs {
         long = "task.data-max-length",
         alias = "data-max-length",
         value_name = "N",
-        allow_negative_numbers = true
+        allow_negative_numbers = true, value_parser = parse_count
     )]
     task_data_max_length: Option<usize>,
     /// Users in a micro-batch of a device [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     per_device_train_batch_size: Option<usize>,
     /// Micro-batches in an optimizer step [default: 16]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     gradient_accumulation_steps: Option<usize>,
     /// Folder that also gets the final model or adapter [default: only the run's checkpoints]
     #[arg(long, value_name = "DIR")]
@@ -190,13 +190,13 @@ pub(super) struct EmbedderArgs {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     loss_temp: Option<f64>,
     /// Users in a batch of a device [default: 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     emb_per_device_train_batch_size: Option<usize>,
     /// Batches in an optimizer step [default: --gradient-accumulation-steps]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     emb_gradient_accumulation_steps: Option<usize>,
     /// Texts embedded at once without gradient [default: 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     emb_batch_size: Option<usize>,
     /// Folder that also gets the final embedder [default: only the run's checkpoints]
     #[arg(long, value_name = "DIR")]
@@ -241,7 +241,7 @@ pub(super) struct RlArgs {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     whiten_rewards: Option<bool>,
     /// Passes over an update's rollouts [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     noptepochs: Option<usize>,
     /// Ranking metric that is the reward [default: ndcg]
     #[arg(long)]
@@ -259,7 +259,7 @@ pub(super) struct RlArgs {
         long = "task.response-length",
         alias = "response-length",
         value_name = "N",
-        allow_negative_numbers = true
+        allow_negative_numbers = true, value_parser = parse_count
     )]
     task_response_length: Option<usize>,
     /// Divisor of the logits when sampling and scoring [default: 1]
@@ -271,16 +271,16 @@ pub(super) struct RlArgs {
     )]
     task_temperature: Option<f64>,
     /// Profiles a user: 2 only [default: 2]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     num_gens: Option<usize>,
     /// Mean or sum over pairs [default: mean]
     #[arg(long)]
     loss_reduction: Option<LossReduction>,
     /// Profiles sampled at once [default: 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     rollout_batch: Option<usize>,
     /// Rollouts scored at once without gradient [default: 8]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     local_rollout_forward_batch_size: Option<usize>,
 }
 
@@ -292,16 +292,16 @@ pub(super) struct EvaluationArgs {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     run_eval: Option<bool>,
     /// Updates from one evaluation and checkpoint to the next [default: 100; llama: 500]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     print_sample_output_freq: Option<usize>,
     /// Largest cutoff, halved until odd for the others [default: 20]
-    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = parse_count)]
     topk: Option<usize>,
     /// Users evaluated at once [default: 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     per_device_eval_batch_size: Option<usize>,
     /// Profiles ranked at once [default: 64]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     score_batch_size: Option<usize>,
     /// Keep the embeddings of every checkpoint in the report [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
@@ -332,6 +332,11 @@ impl TrainArgs {
         given.extend(toml::Table::try_from(&self.evaluation)?);
         Ok(given)
     }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
 fn parse_betas(text: &str) -> Result<[f64; 2], String> {

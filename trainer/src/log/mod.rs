@@ -27,7 +27,7 @@ const SAMPLE_ROWS_IN_EVENTS: usize = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A file of the run cannot be written or read.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -37,7 +37,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// A value has no JSON form.
-    #[error("cannot write {path} as JSON: {source}", path = path.display())]
+    #[error("cannot write {} as JSON", path.display())]
     Json {
         /// The file.
         path: PathBuf,
