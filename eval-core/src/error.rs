@@ -175,6 +175,99 @@ pub enum ErrorKind {
         source: Error,
     },
 
+    /// A line of a TREC file with too few or too many fields.
+    #[error("line {line}: expected the fields {expected:?}, found {found} of them")]
+    FieldCount {
+        /// The line, counted from 1.
+        line: usize,
+        /// The fields' names.
+        expected: &'static str,
+        /// How many fields the line has.
+        found: usize,
+    },
+    /// A field of a TREC file that cannot be read.
+    #[error("line {line}, field {field:?}: expected {expected}, found {found:?}")]
+    Field {
+        /// The line, counted from 1.
+        line: usize,
+        /// The field's name.
+        field: &'static str,
+        /// What it should hold.
+        expected: &'static str,
+        /// What it holds.
+        found: String,
+    },
+    /// A line that is no text.
+    #[error("line {line} is not UTF-8: convert the file")]
+    NotUtf8 {
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// A document twice under one query.
+    #[error("line {line}: query {query:?} has document {document:?} already, on line {first}: keep one of them")]
+    RepeatedDocument {
+        /// The second line, counted from 1.
+        line: usize,
+        /// The first line.
+        first: usize,
+        /// The query.
+        query: String,
+        /// The document.
+        document: String,
+    },
+    /// An identifier that a TREC file cannot hold.
+    #[error("{what} {found:?} cannot stand in a TREC file: it must not be empty or contain white space")]
+    Identifier {
+        /// What is identified: `query`, `document` or `tag`.
+        what: &'static str,
+        /// The identifier.
+        found: String,
+    },
+    /// Scores that rise along a ranking.
+    #[error("query {query:?}: the score rises from {before} to {score} at rank {rank}: give the documents best first")]
+    OutOfOrder {
+        /// The query.
+        query: String,
+        /// The rank, counted from 1.
+        rank: usize,
+        /// The score before.
+        before: f64,
+        /// The score there.
+        score: f64,
+    },
+    /// Qrels without a relevant document.
+    #[error("no query of the qrels has a document of grade 1 or above: there is nothing to measure")]
+    NothingRelevant,
+
+    /// A report written under another version of the schema.
+    #[error("this report has schema version {found}, and this program reads version {known}: {advice}")]
+    UnknownSchema {
+        /// The report's version.
+        found: u64,
+        /// The version read here.
+        known: u32,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A report that is not the JSON that its schema asks for.
+    #[error("{what}: {source}")]
+    Json {
+        /// Which part of the report.
+        what: &'static str,
+        /// What the JSON reader says, with line and column.
+        source: serde_json::Error,
+    },
+    /// A report that contradicts itself.
+    #[error("{field}: expected {expected}, found {found}")]
+    Inconsistent {
+        /// The field, as a path in the JSON.
+        field: String,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+
     /// Reading or writing failed.
     #[error("reading or writing failed: {source}")]
     Io {

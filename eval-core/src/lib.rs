@@ -34,9 +34,12 @@ pub mod metrics;
 mod parallel;
 mod random;
 mod ranking;
+pub mod report;
 pub mod retrieval;
 pub mod scores;
+pub mod selfcheck;
 pub mod significance;
+pub mod trec;
 
 pub use cutoff::Cutoff;
 pub use error::{Error, ErrorKind};

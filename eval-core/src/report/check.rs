@@ -1,0 +1,221 @@
+//! Whether a report agrees with itself.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use super::{Checkpoint, Chunks, F16File, Manifest, check_version};
+use crate::{Error, ErrorKind};
+
+impl Manifest {
+    /// Whether the manifest is of this version and agrees with itself: file names stay in the report's folder, chunks
+    /// cover their records, checkpoints have names of their own and ascend, shapes fit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownSchema`], or [`ErrorKind::Inconsistent`] with the field.
+    pub fn check(&self) -> Result<(), Error> {
+        check_version(u64::from(self.schema_version))?;
+        check_chunks("items", &self.items)?;
+        check_chunks("users", &self.users)?;
+        let mut names = BTreeSet::new();
+        let mut update = 0;
+        for (place, checkpoint) in self.checkpoints.iter().enumerate() {
+            let field = |name: &str| format!("checkpoints[{place}].{name}");
+            if !names.insert(checkpoint.name.as_str()) {
+                return inconsistent(
+                    field("name"),
+                    &"a name of its own",
+                    &format_args!("{:?} again", checkpoint.name),
+                );
+            }
+            if checkpoint.update < update {
+                return inconsistent(field("update"), &format_args!("at least {update}"), &checkpoint.update);
+            }
+            update = checkpoint.update;
+            self.check_results(checkpoint, &field)?;
+            self.check_embeddings(checkpoint, &field)?;
+        }
+        Ok(())
+    }
+
+    fn check_results(&self, checkpoint: &Checkpoint, field: &dyn Fn(&str) -> String) -> Result<(), Error> {
+        let Some(results) = &checkpoint.results else {
+            return Ok(());
+        };
+        check_chunks(&field("results"), results)?;
+        expect(field("results.count"), &self.users.count, &results.count)
+    }
+
+    fn check_embeddings(&self, checkpoint: &Checkpoint, field: &dyn Fn(&str) -> String) -> Result<(), Error> {
+        let Some(embeddings) = &checkpoint.embeddings else {
+            return Ok(());
+        };
+        let users = self.users.count;
+        let profiles = users.saturating_mul(checkpoint.profiles_per_user);
+        let shapes = [
+            ("embeddings.items", Some(&embeddings.items), self.items.count),
+            ("embeddings.profiles", Some(&embeddings.profiles), profiles),
+            ("embeddings.references", embeddings.references.as_ref(), users),
+        ];
+        for (name, file, rows) in shapes {
+            let Some(F16File {
+                file,
+                rows: found,
+                dims,
+            }) = file
+            else {
+                continue;
+            };
+            check_file(field(name) + ".file", file)?;
+            expect(field(name) + ".rows", &rows, found)?;
+            expect(field(name) + ".dims", &embeddings.items.dims.max(1), dims)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_chunks(field: &str, chunks: &Chunks) -> Result<(), Error> {
+    if chunks.count > 0 && chunks.per_file == 0 {
+        return inconsistent(format!("{field}.per_file"), &"at least 1", &0);
+    }
+    let files = if chunks.count == 0 {
+        0
+    } else {
+        chunks.count.div_ceil(chunks.per_file)
+    };
+    expect(
+        format!("{field}.files"),
+        &format!("{files} files"),
+        &format!("{} files", chunks.files.len()),
+    )?;
+    chunks
+        .files
+        .iter()
+        .enumerate()
+        .try_for_each(|(place, file)| check_file(format!("{field}.files[{place}]"), file))
+}
+
+/// A report may come from anyone, so a file name must not lead out of its folder or to another host.
+fn check_file(field: String, file: &str) -> Result<(), Error> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    match file.chars().all(allowed) && file.split('/').all(plain) {
+        true => Ok(()),
+        false => inconsistent(
+            field,
+            &"a path of letters, digits, '-', '_' and '.' inside the report",
+            &format_args!("{file:?}"),
+        ),
+    }
+}
+
+/// An error unless `found` is what is expected.
+pub(super) fn expect<T: PartialEq + Display>(field: String, expected: &T, found: &T) -> Result<(), Error> {
+    match expected == found {
+        true => Ok(()),
+        false => inconsistent(field, expected, found),
+    }
+}
+
+fn inconsistent<T>(field: String, expected: &dyn Display, found: &dyn Display) -> Result<T, Error> {
+    Err(ErrorKind::Inconsistent {
+        field,
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::{Embeddings, read_manifest, write_json};
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let file = |file: &str, rows| F16File {
+            file: file.into(),
+            rows,
+            dims: 8,
+        };
+        Manifest {
+            items: Chunks::in_files("items", 5, 2),
+            users: Chunks::in_files("users", 3, 2),
+            checkpoints: vec![Checkpoint {
+                name: "update-1".into(),
+                update: 1,
+                profiles_per_user: 2,
+                results: Some(Chunks::in_files("update-1/results", 3, 2)),
+                embeddings: Some(Embeddings {
+                    items: file("update-1/items.f16", 5),
+                    profiles: file("update-1/profiles.f16", 6),
+                    references: None,
+                }),
+                ..Checkpoint::default()
+            }],
+            ..Manifest::default()
+        }
+    }
+
+    /// The message for a manifest that `break_it` has changed.
+    fn message(break_it: impl Fn(&mut Manifest)) -> String {
+        let mut broken = manifest();
+        break_it(&mut broken);
+        broken.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_manifest_reads_back() {
+        let mut file = Vec::new();
+        write_json(&mut file, &manifest()).unwrap();
+        assert_eq!(read_manifest(&file[..]).unwrap(), manifest());
+    }
+
+    #[test]
+    fn another_version_is_refused_before_its_fields() {
+        let error = read_manifest(r#"{"schema_version": 2, "other": []}"#.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("use a newer langptune"), "{error}");
+        let error = read_manifest(r#"{"schema_version": 0}"#.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("write it again"), "{error}");
+        let error = read_manifest(r#"{"run": "x"}"#.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("schema_version"), "{error}");
+    }
+
+    #[test]
+    fn files_cannot_lead_out_of_the_report() {
+        for file in [
+            "../secret",
+            "/etc/passwd",
+            "https://elsewhere/x",
+            "a//b",
+            "a\\b",
+            "",
+            "x/./y",
+        ] {
+            let message = message(|manifest| manifest.items.files[1] = file.into());
+            assert!(message.starts_with("items.files[1]: expected a path"), "{message}");
+        }
+    }
+
+    #[test]
+    fn contradictions_name_their_field() {
+        let missing = message(|manifest| manifest.users.files.truncate(1));
+        assert_eq!(missing, "users.files: expected 2 files, found 1 files");
+        assert!(message(|manifest| manifest.users.per_file = 0).starts_with("users.per_file"));
+        let twice = message(|manifest| manifest.checkpoints.push(manifest.checkpoints[0].clone()));
+        assert_eq!(
+            twice,
+            "checkpoints[1].name: expected a name of its own, found \"update-1\" again"
+        );
+        let rows = message(|manifest| manifest.checkpoints[0].profiles_per_user = 3);
+        assert_eq!(rows, "checkpoints[0].embeddings.profiles.rows: expected 9, found 6");
+        let earlier = message(|manifest| {
+            let earlier = Checkpoint {
+                name: "update-0".into(),
+                update: 0,
+                ..Checkpoint::default()
+            };
+            manifest.checkpoints.push(earlier);
+        });
+        assert_eq!(earlier, "checkpoints[1].update: expected at least 1, found 0");
+    }
+}
