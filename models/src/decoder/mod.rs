@@ -1,0 +1,224 @@
+//! Gemma 1 and Llama, following a [`DecoderPlan`].
+
+mod adapter;
+mod forward;
+mod load;
+mod parameters;
+mod save;
+
+pub use adapter::{LoraConfig, LoraTarget};
+pub use load::DecoderOptions;
+pub(crate) use forward::select_rows;
+pub(crate) use load::{check_names, check_vocabulary, read_parameter};
+pub(crate) use parameters::{DecoderParameters, Layer, Linear};
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::language_model::{Policy, Trunk};
+use crate::ops::{TokenScores, token_scores};
+use crate::packed::PackedBatch;
+use crate::plan::DecoderPlan;
+use crate::sample::Engine;
+use crate::trainable::Gradients;
+use crate::weights::{ParameterId, Weights};
+use crate::{ModelError, Trainable};
+
+/// Which of a language model's parameters training changes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TrainedPart {
+    /// Nothing: for inference.
+    Nothing,
+    /// Low-rank adapters on the named linear layers.
+    Lora(LoraConfig),
+    /// The last blocks, the final norm and an untied head.
+    LastLayers(usize),
+    /// Everything.
+    Full,
+}
+
+/// A causal language model on one device.
+#[derive(Debug)]
+pub struct Decoder {
+    pub(crate) plan: DecoderPlan,
+    pub(crate) parameters: DecoderParameters,
+    pub(crate) weights: Weights,
+    pub(crate) device: Device,
+    pub(crate) part: TrainedPart,
+    trained: Vec<ParameterId>,
+    /// The trained base parameters as loaded: the reference policy.
+    loaded: BTreeMap<ParameterId, Tensor<2>>,
+    /// The same parameters as leaves on the autodiff device, until one changes.
+    tracked: Option<Weights>,
+    gradients: Gradients,
+    /// Counts changes to the parameters, so that copies of them know when they are stale.
+    version: u64,
+    /// The sampler's copy of the parameters, and the version it was made from.
+    engine: Option<(u64, Engine)>,
+    pub(crate) source: std::path::PathBuf,
+}
+
+/// The parameters to compute with: current, tracked or reference.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    weights: &'a Weights,
+    loaded: Option<&'a BTreeMap<ParameterId, Tensor<2>>>,
+    adapters: bool,
+}
+
+impl View<'_> {
+    pub(crate) fn tensor(&self, id: ParameterId) -> Tensor<2> {
+        match self.loaded.and_then(|loaded| loaded.get(&id)) {
+            Some(tensor) => tensor.clone(),
+            None => self.weights.get(id),
+        }
+    }
+
+    /// `x · Wᵀ + b`, and with an adapter `+ s · (x · Aᵀ) · Bᵀ` beside it, never rounded into W.
+    pub(crate) fn linear(&self, x: Tensor<2>, linear: &Linear) -> Tensor<2> {
+        let mut y = x.clone().matmul(self.tensor(linear.weight).transpose());
+        if let Some(bias) = linear.bias {
+            y = y + self.tensor(bias);
+        }
+        if let Some(adapter) = linear.adapter.filter(|_| self.adapters) {
+            let low = x.matmul(self.tensor(adapter.a).transpose()).mul_scalar(adapter.scale);
+            y = y + low.matmul(self.tensor(adapter.b).transpose());
+        }
+        y
+    }
+}
+
+impl Decoder {
+    /// The model's description.
+    pub fn plan(&self) -> &DecoderPlan {
+        &self.plan
+    }
+
+    /// All parameters, adapters included.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    pub(crate) fn view(&self, policy: Policy) -> View<'_> {
+        match policy {
+            Policy::Current => View { weights: &self.weights, loaded: None, adapters: true },
+            Policy::Reference => View { weights: &self.weights, loaded: Some(&self.loaded), adapters: false },
+        }
+    }
+
+    /// The first block whose output training can change.
+    fn first_trained_layer(&self) -> usize {
+        match self.part {
+            TrainedPart::LastLayers(n) => self.plan.layers.saturating_sub(n),
+            _ => 0,
+        }
+    }
+
+    /// Logits of every token of `batch`, `[tokens, vocabulary]`: for tests and small inputs.
+    pub fn logits(&self, batch: &PackedBatch, policy: Policy) -> Result<Tensor<2>, ModelError> {
+        let trunk = self.trunk(batch)?;
+        let view = self.view(policy);
+        let hidden = self.top(view, batch, &trunk);
+        Ok(self.head(view, hidden))
+    }
+
+    /// Runs the blocks that training leaves alone, once for all policies and epochs.
+    pub fn trunk(&self, batch: &PackedBatch) -> Result<Trunk, ModelError> {
+        check_tokens(&batch.tokens, self.plan.vocabulary, "batch")?;
+        let end = self.first_trained_layer();
+        // With everything trained, even the embedding belongs to the top.
+        let view = self.view(Policy::Current);
+        let hidden = (self.part != TrainedPart::Full)
+            .then(|| self.blocks(view, self.embed(view, &batch.tokens), batch, 0..end));
+        Ok(Trunk { hidden })
+    }
+
+    /// From the trunk to the normalised last hidden states, `[tokens, hidden]`.
+    fn top(&self, view: View<'_>, batch: &PackedBatch, trunk: &Trunk) -> Tensor<2> {
+        let hidden = match &trunk.hidden {
+            Some(hidden) => hidden.clone(),
+            None => self.embed(view, &batch.tokens),
+        };
+        let hidden = self.blocks(view, hidden, batch, self.first_trained_layer()..self.plan.layers);
+        self.final_norm(view, hidden)
+    }
+
+    fn scores(&self, view: View<'_>, batch: &PackedBatch, trunk: &Trunk, temperature: f64) -> TokenScores {
+        let hidden = self.top(view, batch, trunk);
+        let hidden = forward::select_rows(hidden, &batch.predictors, &self.device);
+        token_scores(self.head(view, hidden), &batch.scored, temperature, &self.device)
+    }
+
+    /// Scores without gradients; see [`crate::LanguageModel::score`].
+    pub(crate) fn score_plain(
+        &self,
+        batch: &PackedBatch,
+        trunk: &Trunk,
+        policy: Policy,
+        temperature: f64,
+    ) -> TokenScores {
+        self.scores(self.view(policy), batch, trunk, temperature)
+    }
+
+    /// Scores of the current policy on the autodiff device.
+    pub(crate) fn score_tracked(&mut self, batch: &PackedBatch, trunk: &Trunk, temperature: f64) -> TokenScores {
+        let tracked = self.tracked.take().unwrap_or_else(|| self.weights.tracked(&self.trained));
+        let view = View { weights: &tracked, loaded: None, adapters: true };
+        let scores = self.scores(view, batch, trunk, temperature);
+        self.tracked = Some(tracked);
+        scores
+    }
+
+    /// The sampler's copy of the current parameters; give it back with [`Decoder::keep_engine`].
+    pub(crate) fn engine(&mut self) -> Result<Engine, ModelError> {
+        match self.engine.take() {
+            Some((version, engine)) if version == self.version => Ok(engine),
+            _ => Engine::new(self),
+        }
+    }
+
+    pub(crate) fn keep_engine(&mut self, engine: Engine) {
+        self.engine = Some((self.version, engine));
+    }
+
+    fn changed(&mut self) {
+        self.tracked = None;
+        self.version += 1;
+    }
+}
+
+impl Trainable for Decoder {
+    fn trained(&self) -> &[ParameterId] {
+        &self.trained
+    }
+
+    fn parameters(&self) -> &Weights {
+        &self.weights
+    }
+
+    fn set_parameter(&mut self, id: ParameterId, value: Tensor<2>) {
+        self.weights.set(id, value);
+        self.changed();
+    }
+
+    fn accumulate(&mut self, gradients: &mut burn::tensor::Gradients) {
+        if let Some(tracked) = &self.tracked {
+            self.gradients.accumulate(tracked, &self.trained, gradients);
+        }
+    }
+
+    fn take_gradients(&mut self) -> Vec<Option<Tensor<2>>> {
+        self.gradients.take(self.trained.len())
+    }
+}
+
+/// Refuses token ids without an embedding.
+pub(crate) fn check_tokens(tokens: &[u32], vocabulary: usize, place: &str) -> Result<(), ModelError> {
+    match tokens.iter().position(|&token| token as usize >= vocabulary) {
+        None => Ok(()),
+        Some(index) => {
+            Err(ModelError::Token { place: place.to_owned(), token: tokens[index], index, vocabulary })
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! BERT encoders, following an [`EncoderPlan`].
+
+mod forward;
+mod load;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+
+use crate::decoder::check_tokens;
+use crate::folder::{copy_companions, create, write_config, write_json};
+use crate::files::{Dtype, NamedTensor, write_safetensors};
+use crate::plan::EncoderPlan;
+use crate::trainable::Gradients;
+use crate::weights::{ParameterId, Weights, tensor_to_vec};
+use crate::{ModelError, Trainable};
+
+pub use load::EncoderOptions;
+pub(crate) use load::EncoderParameters;
+
+/// How a text's token vectors become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token's.
+    Cls,
+    /// The mean over all tokens, special ones included.
+    Mean,
+}
+
+/// A text encoder: a batch of token sequences to a batch of vectors.
+pub trait Encoder: std::fmt::Debug + Send {
+    /// Width of a vector.
+    fn dimension(&self) -> usize;
+    /// The longest input, in tokens.
+    fn max_tokens(&self) -> usize;
+    /// Embeds texts without gradients: `[texts, dimension]`, row-major, in the order given; not normalised.
+    fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>, ModelError>;
+    /// Embeds texts on the autodiff device, `[texts, dimension]`.
+    fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<Tensor<2>, ModelError>;
+    /// The parameters that training may change.
+    fn trainable(&mut self) -> &mut dyn Trainable;
+    /// Writes a Hugging Face folder.
+    fn save(&self, folder: &Path) -> Result<(), ModelError>;
+}
+
+/// A BERT on one device.
+#[derive(Debug)]
+pub struct Bert {
+    plan: EncoderPlan,
+    parameters: EncoderParameters,
+    weights: Weights,
+    pooling: Pooling,
+    device: Device,
+    trained: Vec<ParameterId>,
+    tracked: Option<Weights>,
+    gradients: Gradients,
+    /// Parameters that are saved again but not computed with, such as a pooler.
+    carried: Vec<NamedTensor>,
+    source: PathBuf,
+}
+
+impl Bert {
+    /// The model's description.
+    pub fn plan(&self) -> &EncoderPlan {
+        &self.plan
+    }
+
+    /// How vectors are pooled.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    fn check(&self, texts: &[&[u32]]) -> Result<(), ModelError> {
+        for (index, text) in texts.iter().enumerate() {
+            let place = format!("text {index}");
+            check_tokens(text, self.plan.vocabulary, &place)?;
+            let (found, most) = (text.len(), self.plan.max_positions);
+            if text.is_empty() || found > most {
+                let message = format!("{place} has {found} tokens; the encoder takes 1 to {most}");
+                return Err(ModelError::Input(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last hidden state of one text, `[tokens, hidden]`: for tests.
+    pub fn hidden(&self, text: &[u32]) -> Result<Vec<f32>, ModelError> {
+        self.check(&[text])?;
+        tensor_to_vec(self.run(&self.weights, &[text]))
+    }
+}
+
+impl Encoder for Bert {
+    fn dimension(&self) -> usize {
+        self.plan.hidden
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.plan.max_positions
+    }
+
+    fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
+        self.check(texts)?;
+        let width = self.plan.hidden;
+        let mut vectors = vec![0.0; texts.len() * width];
+        for batch in forward::batches(texts) {
+            let chosen: Vec<&[u32]> = batch.iter().map(|&index| texts[index]).collect();
+            let pooled = tensor_to_vec(self.pool(self.run(&self.weights, &chosen), &chosen))?;
+            for (&index, vector) in batch.iter().zip(pooled.chunks_exact(width)) {
+                vectors[index * width..(index + 1) * width].copy_from_slice(vector);
+            }
+        }
+        Ok(vectors)
+    }
+
+    fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<Tensor<2>, ModelError> {
+        self.check(texts)?;
+        let tracked = self.tracked.take().unwrap_or_else(|| self.weights.tracked(&self.trained));
+        let order = forward::by_length(texts);
+        let sorted: Vec<&[u32]> = order.iter().map(|&index| texts[index]).collect();
+        let pooled = self.pool(self.run(&tracked, &sorted), &sorted);
+        self.tracked = Some(tracked);
+        let mut places = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(place, &index)| places[index] = place as u32);
+        Ok(forward::select_rows(pooled, &places, &self.device))
+    }
+
+    fn trainable(&mut self) -> &mut dyn Trainable {
+        self
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        create(folder)?;
+        let mut tensors = self.carried.clone();
+        for id in self.weights.ids() {
+            let spec = self.weights.spec(id);
+            let data = self.weights.to_vec(id)?;
+            tensors.push(NamedTensor { name: spec.name.clone(), shape: spec.shape.clone(), data });
+        }
+        write_safetensors(&folder.join("model.safetensors"), tensors, Dtype::F32)?;
+        copy_companions(&self.source, folder)?;
+        let pooling = folder.join("1_Pooling");
+        create(&pooling)?;
+        let config = serde_json::json!({
+            "word_embedding_dimension": self.plan.hidden,
+            "pooling_mode_cls_token": self.pooling == Pooling::Cls,
+            "pooling_mode_mean_tokens": self.pooling == Pooling::Mean,
+            "pooling_mode_max_tokens": false,
+            "pooling_mode_mean_sqrt_len_tokens": false,
+        });
+        write_json(&pooling.join("config.json"), &config)?;
+        write_config(&self.source, folder)
+    }
+}
+
+impl Trainable for Bert {
+    fn trained(&self) -> &[ParameterId] {
+        &self.trained
+    }
+
+    fn parameters(&self) -> &Weights {
+        &self.weights
+    }
+
+    fn set_parameter(&mut self, id: ParameterId, value: Tensor<2>) {
+        self.weights.set(id, value);
+        self.tracked = None;
+    }
+
+    fn accumulate(&mut self, gradients: &mut burn::tensor::Gradients) {
+        if let Some(tracked) = &self.tracked {
+            self.gradients.accumulate(tracked, &self.trained, gradients);
+        }
+    }
+
+    fn take_gradients(&mut self) -> Vec<Option<Tensor<2>>> {
+        self.gradients.take(self.trained.len())
+    }
+}

@@ -1,0 +1,122 @@
+//! What training knows about a language model.
+
+use burn::tensor::Tensor;
+
+use crate::packed::PackedBatch;
+use crate::sample::{Draws, Prompt, Response};
+use crate::{Decoder, ModelError, Trainable};
+
+/// Which parameters a score is computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// As trained so far.
+    Current,
+    /// As loaded: without the adapter, or with the trained parameters as they were.
+    Reference,
+}
+
+/// Hidden states below everything that training changes: the same for both policies and all epochs of an update.
+#[derive(Debug, Clone)]
+pub struct Trunk {
+    /// `[tokens, hidden]`; `None` where training changes everything.
+    pub(crate) hidden: Option<Tensor<2>>,
+}
+
+/// Scores of a batch's response tokens, in the order of packing.
+#[derive(Debug, Clone, Default)]
+pub struct Scores {
+    /// Log-probability of each token, in nats.
+    pub logprobs: Vec<f32>,
+    /// Entropy of the distribution at each token, in nats.
+    pub entropies: Vec<f32>,
+}
+
+/// Scores that a loss can be built on.
+#[derive(Debug)]
+pub struct TrackedScores {
+    /// `[tokens]`, on the autodiff device.
+    pub logprobs: Tensor<1>,
+    /// `[tokens]`, plain.
+    pub entropies: Tensor<1>,
+}
+
+/// A causal language model that can be sampled, scored and tuned.
+pub trait LanguageModel: std::fmt::Debug + Send {
+    /// Continues each prompt until an end token or `draws.limit` tokens. Order follows `prompts`.
+    fn sample(&mut self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<Vec<Response>, ModelError>;
+    /// Runs what lies below the trained parameters.
+    fn trunk(&self, batch: &PackedBatch) -> Result<Trunk, ModelError>;
+    /// Scores every response token of `batch` at `temperature`, without gradients.
+    fn score(
+        &self,
+        batch: &PackedBatch,
+        trunk: &Trunk,
+        policy: Policy,
+        temperature: f64,
+    ) -> Result<Scores, ModelError>;
+    /// Scores with gradients: the same numbers as [`LanguageModel::score`] under the current policy, bit for bit.
+    fn score_tracked(
+        &mut self,
+        batch: &PackedBatch,
+        trunk: &Trunk,
+        temperature: f64,
+    ) -> Result<TrackedScores, ModelError>;
+    /// The longest sequence the model was made for, in tokens.
+    fn max_positions(&self) -> usize;
+    /// The parameters that training may change.
+    fn trainable(&mut self) -> &mut dyn Trainable;
+    /// Writes what training changed: a Hugging Face folder, or a PEFT adapter folder where an adapter is trained.
+    fn save(&self, folder: &std::path::Path) -> Result<(), ModelError>;
+}
+
+impl LanguageModel for Decoder {
+    fn sample(&mut self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<Vec<Response>, ModelError> {
+        self.sample_responses(prompts, draws)
+    }
+
+    fn trunk(&self, batch: &PackedBatch) -> Result<Trunk, ModelError> {
+        Decoder::trunk(self, batch)
+    }
+
+    fn score(
+        &self,
+        batch: &PackedBatch,
+        trunk: &Trunk,
+        policy: Policy,
+        temperature: f64,
+    ) -> Result<Scores, ModelError> {
+        if batch.scored.is_empty() {
+            return Ok(Scores::default());
+        }
+        let scores = self.score_plain(batch, trunk, policy, temperature);
+        Ok(Scores {
+            logprobs: crate::weights::tensor_to_vec(scores.logprobs)?,
+            entropies: crate::weights::tensor_to_vec(scores.entropies)?,
+        })
+    }
+
+    fn score_tracked(
+        &mut self,
+        batch: &PackedBatch,
+        trunk: &Trunk,
+        temperature: f64,
+    ) -> Result<TrackedScores, ModelError> {
+        if batch.scored.is_empty() {
+            return Err(ModelError::Input("a batch without response tokens has no loss".to_owned()));
+        }
+        let scores = Decoder::score_tracked(self, batch, trunk, temperature);
+        Ok(TrackedScores { logprobs: scores.logprobs, entropies: scores.entropies })
+    }
+
+    fn max_positions(&self) -> usize {
+        self.plan.max_positions
+    }
+
+    fn trainable(&mut self) -> &mut dyn Trainable {
+        self
+    }
+
+    fn save(&self, folder: &std::path::Path) -> Result<(), ModelError> {
+        self.save_trained(folder)
+    }
+}

@@ -1,0 +1,89 @@
+//! AdamW (Loshchilov & Hutter, 2019), as PyTorch computes it.
+
+use burn::tensor::Tensor;
+
+use crate::trainable::Trainable;
+
+/// Settings of the optimizer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamConfig {
+    /// The rate.
+    pub lr: f64,
+    /// Decay of the first and second moments.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decay of the parameters a step, times the rate.
+    pub weight_decay: f64,
+    /// AdamW shrinks parameters apart from the gradient; Adam adds the decay to it.
+    pub decoupled: bool,
+}
+
+/// Moments of one parameter.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// Running mean of the gradient.
+    pub first: Tensor<2>,
+    /// Running mean of its square.
+    pub second: Tensor<2>,
+    /// Steps that this parameter has seen.
+    pub steps: u32,
+}
+
+/// An optimizer and its state; the state follows [`Trainable::trained`].
+#[derive(Debug)]
+pub struct Adam {
+    /// The settings.
+    pub config: AdamConfig,
+    moments: Vec<Option<Moments>>,
+}
+
+impl Adam {
+    /// A fresh optimizer.
+    pub fn new(config: AdamConfig) -> Self {
+        Self { config, moments: Vec::new() }
+    }
+
+    /// Moves the parameters along the summed gradients times `scale` and clears the sums. A parameter without a gradient
+    /// stays as it is, like PyTorch's with `grad` None.
+    pub fn step(&mut self, model: &mut dyn Trainable, scale: f64) {
+        let ids = model.trained().to_vec();
+        self.moments.resize(ids.len(), None);
+        for ((gradient, moments), id) in model.take_gradients().into_iter().zip(&mut self.moments).zip(ids) {
+            if let Some(gradient) = gradient {
+                let gradient = if scale == 1.0 { gradient } else { gradient.mul_scalar(scale) };
+                let value = update(self.config, model.parameters().get(id), gradient, moments);
+                model.set_parameter(id, value);
+            }
+        }
+    }
+
+    /// The state, in the order of [`Trainable::trained`].
+    pub fn moments(&self) -> &[Option<Moments>] {
+        &self.moments
+    }
+}
+
+fn update(config: AdamConfig, value: Tensor<2>, gradient: Tensor<2>, moments: &mut Option<Moments>) -> Tensor<2> {
+    let AdamConfig { lr, betas: (beta1, beta2), eps, weight_decay, decoupled } = config;
+    let (value, gradient) = if decoupled {
+        (value.mul_scalar(1.0 - lr * weight_decay), gradient)
+    } else if weight_decay != 0.0 {
+        (value.clone(), gradient + value.mul_scalar(weight_decay))
+    } else {
+        (value, gradient)
+    };
+    let before = moments.take().unwrap_or_else(|| Moments {
+        first: gradient.zeros_like(),
+        second: gradient.zeros_like(),
+        steps: 0,
+    });
+    let first = before.first.mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
+    let second = before.second.mul_scalar(beta2) + gradient.square().mul_scalar(1.0 - beta2);
+    let steps = before.steps + 1;
+    let correction = |beta: f64| 1.0 - beta.powi(steps as i32);
+    let denominator = second.clone().sqrt().div_scalar(correction(beta2).sqrt()).add_scalar(eps);
+    let value = value - (first.clone() / denominator).mul_scalar(lr / correction(beta1));
+    *moments = Some(Moments { first, second, steps });
+    value
+}

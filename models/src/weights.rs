@@ -1,0 +1,95 @@
+//! The named parameters of a model, apart from what is computed with them.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::ModelError;
+
+/// A parameter's place in its model's [`Weights`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParameterId(pub usize);
+
+/// Name and shape of a parameter as files know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterSpec {
+    /// The Hugging Face name.
+    pub name: String,
+    /// The shape in files, `[n]` or `[rows, columns]`.
+    pub shape: Vec<usize>,
+}
+
+/// Parameters and their values. A vector `[n]` is held as `[1, n]`, which broadcasts over rows of activations.
+#[derive(Debug, Clone, Default)]
+pub struct Weights {
+    specs: Vec<ParameterSpec>,
+    tensors: Vec<Tensor<2>>,
+}
+
+impl Weights {
+    /// Adds a parameter; its id is its order of arrival.
+    pub(crate) fn push(&mut self, spec: ParameterSpec, tensor: Tensor<2>) -> ParameterId {
+        self.specs.push(spec);
+        self.tensors.push(tensor);
+        ParameterId(self.tensors.len() - 1)
+    }
+
+    /// The value, as `[rows, columns]`.
+    pub fn get(&self, id: ParameterId) -> Tensor<2> {
+        self.tensors[id.0].clone()
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Panics
+    /// If the shape changes.
+    pub fn set(&mut self, id: ParameterId, tensor: Tensor<2>) {
+        assert_eq!(tensor.dims(), self.tensors[id.0].dims(), "the shape of {} is fixed", self.specs[id.0].name);
+        self.tensors[id.0] = tensor;
+    }
+
+    /// Name and file shape.
+    pub fn spec(&self, id: ParameterId) -> &ParameterSpec {
+        &self.specs[id.0]
+    }
+
+    /// All ids, in order.
+    pub fn ids(&self) -> impl Iterator<Item = ParameterId> + use<> {
+        (0..self.tensors.len()).map(ParameterId)
+    }
+
+    /// The parameter of that name.
+    pub fn find(&self, name: &str) -> Option<ParameterId> {
+        self.specs.iter().position(|spec| spec.name == name).map(ParameterId)
+    }
+
+    /// Number of scalars in `ids`.
+    pub fn count(&self, ids: &[ParameterId]) -> usize {
+        ids.iter().map(|&id| self.spec(id).shape.iter().product::<usize>()).sum()
+    }
+
+    /// The same parameters on the autodiff device, `leaves` as fresh leaves that keep their gradient.
+    pub(crate) fn tracked(&self, leaves: &[ParameterId]) -> Self {
+        let mut tracked = self.clone();
+        for &id in leaves {
+            tracked.tensors[id.0] = self.get(id).autodiff().require_grad();
+        }
+        tracked
+    }
+
+    /// The value as a row-major vector of `f32`.
+    pub fn to_vec(&self, id: ParameterId) -> Result<Vec<f32>, ModelError> {
+        tensor_to_vec(self.get(id))
+    }
+}
+
+/// A tensor's elements in row-major order, as `f32`.
+pub fn tensor_to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
+    tensor
+        .inner()
+        .try_into_vec_as::<f32>()
+        .map_err(|error| ModelError::Input(format!("a tensor could not be read back: {error:?}")))
+}
+
+/// `[rows, columns]` from row-major data.
+pub fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(data, [rows, columns]), device)
+}

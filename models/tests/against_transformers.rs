@@ -1,0 +1,78 @@
+//! Logits and vectors against transformers and PEFT (`tests/reference/tiny_models.py`, `lora_adapters.py`).
+#![allow(clippy::unwrap_used)]
+
+mod recorded;
+
+use models::{Bert, Device, Encoder, EncoderOptions, Policy, Pooling, TrainedPart, tensor_to_vec};
+use recorded::{apart, decoder, fixture, json, tensor, tensors, tokens, whole};
+
+const TOLERANCE: f32 = 1e-4;
+
+fn sequences(path: &str) -> Vec<Vec<u32>> {
+    json(path)["sequences"].as_array().unwrap().iter().map(tokens).collect()
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for name in ["gemma", "llama", "llama_untied"] {
+        let model = decoder(name, TrainedPart::Nothing);
+        let expected = tensors(&format!("models/{name}/expected.safetensors"));
+        for (index, sequence) in sequences(&format!("models/{name}/expected.json")).iter().enumerate() {
+            let logits = tensor_to_vec(model.logits(&whole(sequence), Policy::Current).unwrap()).unwrap();
+            let apart = apart(&logits, &tensor(&expected, &format!("logits.{index}")));
+            assert!(apart < TOLERANCE, "{name}, sequence {index}: {apart}");
+        }
+    }
+}
+
+#[test]
+fn logits_with_an_adapter_are_those_of_peft_and_the_reference_policy_is_without_it() {
+    for name in ["gemma", "llama_untied"] {
+        let mut model = decoder(name, TrainedPart::Nothing);
+        model.load_adapter(&fixture(&format!("adapters/{name}"))).unwrap();
+        let expected = tensors(&format!("adapters/{name}/expected.safetensors"));
+        for (index, sequence) in sequences(&format!("adapters/{name}/expected.json")).iter().enumerate() {
+            for (policy, label) in [(Policy::Current, "adapted"), (Policy::Reference, "base")] {
+                let logits = tensor_to_vec(model.logits(&whole(sequence), policy).unwrap()).unwrap();
+                let apart = apart(&logits, &tensor(&expected, &format!("{label}.{index}")));
+                assert!(apart < TOLERANCE, "{name} {label}, sequence {index}: {apart}");
+            }
+        }
+    }
+}
+
+fn bert(name: &str, pooling: Option<Pooling>) -> Bert {
+    let options = EncoderOptions { device: Device::flex(), pooling, train: false };
+    Bert::load(&fixture(&format!("models/{name}")), &options).unwrap()
+}
+
+#[test]
+fn vectors_are_those_of_transformers_alone_and_in_a_batch() {
+    for name in ["bert", "bert_pooled"] {
+        let expected = tensors(&format!("models/{name}/expected.safetensors"));
+        let sequences = sequences(&format!("models/{name}/expected.json"));
+        let texts: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        for (pooling, label) in [(Pooling::Cls, "cls"), (Pooling::Mean, "mean")] {
+            let model = bert(name, Some(pooling));
+            let together = model.embed(&texts).unwrap();
+            for (index, text) in texts.iter().enumerate() {
+                let expected = tensor(&expected, &format!("{label}.{index}"));
+                let width = model.dimension();
+                let batched = &together[index * width..(index + 1) * width];
+                assert!(apart(batched, &expected) < TOLERANCE, "{name} {label} {index}");
+                assert!(apart(&model.embed(&[text]).unwrap(), &expected) < TOLERANCE, "{name} {label} {index} alone");
+            }
+        }
+        let model = bert(name, None);
+        for (index, text) in texts.iter().enumerate() {
+            let expected = tensor(&expected, &format!("last_hidden.{index}"));
+            assert!(apart(&model.hidden(text).unwrap(), &expected) < TOLERANCE, "{name} hidden {index}");
+        }
+    }
+}
+
+#[test]
+fn the_folders_pooling_is_respected() {
+    assert_eq!(bert("bert", None).pooling(), Pooling::Cls);
+    assert_eq!(bert("bert_pooled", None).pooling(), Pooling::Mean);
+}
