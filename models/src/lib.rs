@@ -14,6 +14,7 @@ mod packed;
 mod plan;
 mod random;
 mod sample;
+pub mod text;
 mod trainable;
 mod weights;
 
