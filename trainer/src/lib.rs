@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod data;
 pub mod doctor;
 pub mod hub;
 pub mod log;

@@ -2,6 +2,7 @@
 
 mod argv;
 mod doctor;
+mod prepare;
 mod train;
 mod train_sources;
 
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use prepare::PrepareArgs;
 pub use train::{RunControl, TrainArgs};
 
 use crate::config::ConfigError;
@@ -28,6 +30,7 @@ struct Cli {
 /// What `langptune` can do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Prepare(Box<PrepareArgs>),
     Train(Box<TrainArgs>),
     Doctor(doctor::DoctorArgs),
 }
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Prepare(arguments) => prepare::run(*arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }

@@ -1,0 +1,26 @@
+//! From raw reviews to a dataset, and the dataset in memory.
+//!
+//! [`Preparation`] is `langptune prepare`; [`Dataset`] is what training and evaluation read. The files are described in
+//! `docs/dataset.md`.
+
+mod catalogue;
+mod dataset;
+mod error;
+mod intern;
+mod lines;
+mod manifest;
+mod number;
+mod output;
+mod parquet_files;
+mod prepare;
+mod prompt;
+mod records;
+mod reviews;
+mod sessions;
+mod split;
+
+pub use dataset::{Dataset, Item, User};
+pub use error::{Counts, DataError, LineProblem};
+pub use manifest::{DataFile, FORMAT, FORMAT_VERSION, Manifest, Rules, Source, Stats, TemplateForm, TokenizerSource};
+pub use prepare::Preparation;
+pub use prompt::FILM_INSTRUCTION;
