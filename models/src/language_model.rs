@@ -47,13 +47,8 @@ pub trait LanguageModel: std::fmt::Debug + Send {
     /// Runs what lies below the trained parameters.
     fn trunk(&self, batch: &PackedBatch) -> Result<Trunk, ModelError>;
     /// Scores every response token of `batch` at `temperature`, without gradients.
-    fn score(
-        &self,
-        batch: &PackedBatch,
-        trunk: &Trunk,
-        policy: Policy,
-        temperature: f64,
-    ) -> Result<Scores, ModelError>;
+    fn score(&self, batch: &PackedBatch, trunk: &Trunk, policy: Policy, temperature: f64)
+    -> Result<Scores, ModelError>;
     /// Scores with gradients: the same numbers as [`LanguageModel::score`] under the current policy, bit for bit.
     fn score_tracked(
         &mut self,
@@ -102,10 +97,15 @@ impl LanguageModel for Decoder {
         temperature: f64,
     ) -> Result<TrackedScores, ModelError> {
         if batch.scored.is_empty() {
-            return Err(ModelError::Input("a batch without response tokens has no loss".to_owned()));
+            return Err(ModelError::Input(
+                "a batch without response tokens has no loss".to_owned(),
+            ));
         }
         let scores = Decoder::score_tracked(self, batch, trunk, temperature);
-        Ok(TrackedScores { logprobs: scores.logprobs, entropies: scores.entropies })
+        Ok(TrackedScores {
+            logprobs: scores.logprobs,
+            entropies: scores.entropies,
+        })
     }
 
     fn max_positions(&self) -> usize {

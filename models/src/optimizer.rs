@@ -41,7 +41,10 @@ pub struct Adam {
 impl Adam {
     /// A fresh optimizer.
     pub fn new(config: AdamConfig) -> Self {
-        Self { config, moments: Vec::new() }
+        Self {
+            config,
+            moments: Vec::new(),
+        }
     }
 
     /// Moves the parameters along the summed gradients times `scale` and clears the sums. A parameter without a gradient
@@ -51,7 +54,11 @@ impl Adam {
         self.moments.resize(ids.len(), None);
         for ((gradient, moments), id) in model.take_gradients().into_iter().zip(&mut self.moments).zip(ids) {
             if let Some(gradient) = gradient {
-                let gradient = if scale == 1.0 { gradient } else { gradient.mul_scalar(scale) };
+                let gradient = if scale == 1.0 {
+                    gradient
+                } else {
+                    gradient.mul_scalar(scale)
+                };
                 let value = update(self.config, model.parameters().get(id), gradient, moments);
                 model.set_parameter(id, value);
             }
@@ -65,7 +72,13 @@ impl Adam {
 }
 
 fn update(config: AdamConfig, value: Tensor<2>, gradient: Tensor<2>, moments: &mut Option<Moments>) -> Tensor<2> {
-    let AdamConfig { lr, betas: (beta1, beta2), eps, weight_decay, decoupled } = config;
+    let AdamConfig {
+        lr,
+        betas: (beta1, beta2),
+        eps,
+        weight_decay,
+        decoupled,
+    } = config;
     let (value, gradient) = if decoupled {
         (value.mul_scalar(1.0 - lr * weight_decay), gradient)
     } else if weight_decay != 0.0 {
@@ -82,7 +95,11 @@ fn update(config: AdamConfig, value: Tensor<2>, gradient: Tensor<2>, moments: &m
     let second = before.second.mul_scalar(beta2) + gradient.square().mul_scalar(1.0 - beta2);
     let steps = before.steps + 1;
     let correction = |beta: f64| 1.0 - beta.powi(steps as i32);
-    let denominator = second.clone().sqrt().div_scalar(correction(beta2).sqrt()).add_scalar(eps);
+    let denominator = second
+        .clone()
+        .sqrt()
+        .div_scalar(correction(beta2).sqrt())
+        .add_scalar(eps);
     let value = value - (first.clone() / denominator).mul_scalar(lr / correction(beta1));
     *moments = Some(Moments { first, second, steps });
     value

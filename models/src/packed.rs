@@ -42,7 +42,8 @@ impl PackedBatch {
     fn push(&mut self, prompt: &[u32], responses: &[&[u32]]) {
         if prompt.is_empty() {
             // Nothing predicts a first token: such a row has no scores.
-            self.responses.extend(responses.iter().map(|_| self.scored.len()..self.scored.len()));
+            self.responses
+                .extend(responses.iter().map(|_| self.scored.len()..self.scored.len()));
             return;
         }
         let start = self.tokens.len() as u32;
@@ -55,7 +56,8 @@ impl PackedBatch {
             let inputs = &response[..response.len().saturating_sub(1)];
             let branch = self.tokens.len() as u32;
             self.tokens.extend(inputs);
-            self.positions.extend((0..inputs.len()).map(|i| (prompt.len() + i) as u32));
+            self.positions
+                .extend((0..inputs.len()).map(|i| (prompt.len() + i) as u32));
             branches.push(inputs.len());
             if !response.is_empty() {
                 self.predictors.push(start + prompt.len() as u32 - 1);
@@ -64,7 +66,10 @@ impl PackedBatch {
             }
             self.responses.push(first..self.scored.len());
         }
-        self.rows.push(RowShape::Tree { prompt: prompt.len(), branches });
+        self.rows.push(RowShape::Tree {
+            prompt: prompt.len(),
+            branches,
+        });
     }
 
     /// Tokens that go through the model.

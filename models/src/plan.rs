@@ -67,7 +67,12 @@ impl RopeScaling {
         match *self {
             Self::None => frequency,
             Self::Linear { factor } => frequency / factor,
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+            Self::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_context,
+            } => {
                 let wavelength = 2.0 * std::f64::consts::PI / frequency;
                 if wavelength < original_context / high_freq_factor {
                     frequency
@@ -166,7 +171,9 @@ impl<'a> ConfigFile<'a> {
     }
 
     pub(crate) fn model_type(&self) -> Result<&str, ModelError> {
-        self.value["model_type"].as_str().ok_or_else(|| self.missing("model_type", "a string"))
+        self.value["model_type"]
+            .as_str()
+            .ok_or_else(|| self.missing("model_type", "a string"))
     }
 
     fn missing(&self, field: &str, expected: &str) -> ModelError {
@@ -174,7 +181,10 @@ impl<'a> ConfigFile<'a> {
             None => "nothing".to_owned(),
             Some(value) => value.to_string(),
         };
-        ModelError::config(self.path, format!("field `{field}`: expected {expected}, found {found}"))
+        ModelError::config(
+            self.path,
+            format!("field `{field}`: expected {expected}, found {found}"),
+        )
     }
 
     fn size(&self, field: &str) -> Result<usize, ModelError> {
@@ -185,11 +195,17 @@ impl<'a> ConfigFile<'a> {
     }
 
     fn size_or(&self, field: &str, default: usize) -> Result<usize, ModelError> {
-        if self.value[field].is_null() { Ok(default) } else { self.size(field) }
+        if self.value[field].is_null() {
+            Ok(default)
+        } else {
+            self.size(field)
+        }
     }
 
     fn number(&self, field: &str) -> Result<f64, ModelError> {
-        self.value[field].as_f64().ok_or_else(|| self.missing(field, "a number"))
+        self.value[field]
+            .as_f64()
+            .ok_or_else(|| self.missing(field, "a number"))
     }
 
     fn flag_or(&self, field: &str, default: bool) -> bool {
@@ -213,16 +229,24 @@ impl<'a> ConfigFile<'a> {
             .find(|value| value.is_object())
             .cloned()
             .unwrap_or(Value::Null);
-        let theta = scaling["rope_theta"].as_f64().or(self.value["rope_theta"].as_f64()).unwrap_or(10_000.0);
+        let theta = scaling["rope_theta"]
+            .as_f64()
+            .or(self.value["rope_theta"].as_f64())
+            .unwrap_or(10_000.0);
         let number = |field: &str| {
-            scaling[field].as_f64().ok_or_else(|| {
-                ModelError::config(self.path, format!("rope scaling: field `{field}` must be a number"))
-            })
+            scaling[field]
+                .as_f64()
+                .ok_or_else(|| ModelError::config(self.path, format!("rope scaling: field `{field}` must be a number")))
         };
-        let kind = scaling["rope_type"].as_str().or(scaling["type"].as_str()).unwrap_or("default");
+        let kind = scaling["rope_type"]
+            .as_str()
+            .or(scaling["type"].as_str())
+            .unwrap_or("default");
         let scaling = match kind {
             "default" => RopeScaling::None,
-            "linear" => RopeScaling::Linear { factor: number("factor")? },
+            "linear" => RopeScaling::Linear {
+                factor: number("factor")?,
+            },
             "llama3" => RopeScaling::Llama3 {
                 factor: number("factor")?,
                 low_freq_factor: number("low_freq_factor")?,
@@ -259,7 +283,11 @@ impl<'a> ConfigFile<'a> {
             return Err(ModelError::config(self.path, message));
         }
         // Gemma's `hidden_act` says "gelu" in old configs and means the tanh form all the same.
-        let activation = if gemma { Activation::GeluTanh } else { self.activation("hidden_act", None)? };
+        let activation = if gemma {
+            Activation::GeluTanh
+        } else {
+            self.activation("hidden_act", None)?
+        };
         Ok(DecoderPlan {
             vocabulary: self.size("vocab_size")?,
             hidden,
@@ -298,7 +326,10 @@ impl<'a> ConfigFile<'a> {
         }
         let (hidden, heads) = (self.size("hidden_size")?, self.size("num_attention_heads")?);
         if hidden % heads != 0 {
-            return Err(ModelError::config(self.path, format!("{heads} heads do not divide hidden_size {hidden}")));
+            return Err(ModelError::config(
+                self.path,
+                format!("{heads} heads do not divide hidden_size {hidden}"),
+            ));
         }
         Ok(EncoderPlan {
             vocabulary: self.size("vocab_size")?,

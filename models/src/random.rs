@@ -8,7 +8,12 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let first = u64::from(MULTIPLIERS[0]) * u64::from(c[0]);
         let second = u64::from(MULTIPLIERS[1]) * u64::from(c[2]);
-        c = [(second >> 32) as u32 ^ c[1] ^ k[0], second as u32, (first >> 32) as u32 ^ c[3] ^ k[1], first as u32];
+        c = [
+            (second >> 32) as u32 ^ c[1] ^ k[0],
+            second as u32,
+            (first >> 32) as u32 ^ c[3] ^ k[1],
+            first as u32,
+        ];
         k = [k[0].wrapping_add(WEYL[0]), k[1].wrapping_add(WEYL[1])];
     }
     c
@@ -23,7 +28,12 @@ pub(crate) fn seed_key(seed: u64) -> [u32; 2] {
 pub(crate) fn uniform_values(seed: u64, stream: u32, count: usize, bound: f32) -> Vec<f32> {
     let unit = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
     (0..count.div_ceil(4))
-        .flat_map(|block| philox([block as u32, (block >> 32) as u32, stream, u32::from_le_bytes(*b"init")], seed_key(seed)))
+        .flat_map(|block| {
+            philox(
+                [block as u32, (block >> 32) as u32, stream, u32::from_le_bytes(*b"init")],
+                seed_key(seed),
+            )
+        })
         .take(count)
         .map(|word| ((2.0 * unit(word) - 1.0) * f64::from(bound)) as f32)
         .collect()
@@ -36,10 +46,19 @@ mod tests {
     /// The known-answer vectors of Random123 1.14 (`kat_vectors`, philox4x32 10).
     #[test]
     fn philox_gives_the_published_vectors() {
-        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        assert_eq!(philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         assert_eq!(
-            philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            philox([0; 4], [0; 2]),
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
+        assert_eq!(
+            philox([u32::MAX; 4], [u32::MAX; 2]),
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
+        );
+        assert_eq!(
+            philox(
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0]
+            ),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }

@@ -42,7 +42,12 @@ impl Weights {
     /// # Panics
     /// If the shape changes.
     pub fn set(&mut self, id: ParameterId, tensor: Tensor<2>) {
-        assert_eq!(tensor.dims(), self.tensors[id.0].dims(), "the shape of {} is fixed", self.specs[id.0].name);
+        assert_eq!(
+            tensor.dims(),
+            self.tensors[id.0].dims(),
+            "the shape of {} is fixed",
+            self.specs[id.0].name
+        );
         self.tensors[id.0] = tensor;
     }
 
@@ -63,7 +68,9 @@ impl Weights {
 
     /// Number of scalars in `ids`.
     pub fn count(&self, ids: &[ParameterId]) -> usize {
-        ids.iter().map(|&id| self.spec(id).shape.iter().product::<usize>()).sum()
+        ids.iter()
+            .map(|&id| self.spec(id).shape.iter().product::<usize>())
+            .sum()
     }
 
     /// The same parameters on the autodiff device, `leaves` as fresh leaves that keep their gradient.

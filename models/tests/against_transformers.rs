@@ -42,7 +42,11 @@ fn logits_with_an_adapter_are_those_of_peft_and_the_reference_policy_is_without_
 }
 
 fn bert(name: &str, pooling: Option<Pooling>) -> Bert {
-    let options = EncoderOptions { device: Device::flex(), pooling, train: false };
+    let options = EncoderOptions {
+        device: Device::flex(),
+        pooling,
+        train: false,
+    };
     Bert::load(&fixture(&format!("models/{name}")), &options).unwrap()
 }
 
@@ -60,13 +64,19 @@ fn vectors_are_those_of_transformers_alone_and_in_a_batch() {
                 let width = model.dimension();
                 let batched = &together[index * width..(index + 1) * width];
                 assert!(apart(batched, &expected) < TOLERANCE, "{name} {label} {index}");
-                assert!(apart(&model.embed(&[text]).unwrap(), &expected) < TOLERANCE, "{name} {label} {index} alone");
+                assert!(
+                    apart(&model.embed(&[text]).unwrap(), &expected) < TOLERANCE,
+                    "{name} {label} {index} alone"
+                );
             }
         }
         let model = bert(name, None);
         for (index, text) in texts.iter().enumerate() {
             let expected = tensor(&expected, &format!("last_hidden.{index}"));
-            assert!(apart(&model.hidden(text).unwrap(), &expected) < TOLERANCE, "{name} hidden {index}");
+            assert!(
+                apart(&model.hidden(text).unwrap(), &expected) < TOLERANCE,
+                "{name} hidden {index}"
+            );
         }
     }
 }

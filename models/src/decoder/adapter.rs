@@ -27,8 +27,16 @@ pub struct LoraConfig {
 
 impl LoraConfig {
     /// The seven linear layers of a block and the head.
-    pub const ALL_TARGETS: [&str; 8] =
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"];
+    pub const ALL_TARGETS: [&str; 8] = [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "lm_head",
+    ];
 
     /// The factor of the update.
     pub fn scale(&self) -> f64 {
@@ -62,7 +70,9 @@ impl Decoder {
         self.remove_adapters();
         let trained = self.place_adapters(&config, |name, shape_a, shape_b| {
             let read = |part: &str, shape: &[usize]| {
-                reader.read(&format!("base_model.model.{name}.{part}.weight"), shape).map(|(data, _)| data)
+                reader
+                    .read(&format!("base_model.model.{name}.{part}.weight"), shape)
+                    .map(|(data, _)| data)
             };
             Ok((read("lora_A", &shape_a)?, read("lora_B", &shape_b)?))
         })?;
@@ -99,7 +109,10 @@ impl Decoder {
             let (a, b) = values(&linear.name, shape_a, shape_b)?;
             let mut add = |part: &str, data: Vec<f32>, shape: [usize; 2]| {
                 let name = format!("{}.{part}.weight", linear.name);
-                let spec = ParameterSpec { name, shape: shape.to_vec() };
+                let spec = ParameterSpec {
+                    name,
+                    shape: shape.to_vec(),
+                };
                 weights.push(spec, matrix(data, shape[0], shape[1], device))
             };
             let (a, b) = (add("lora_A", a, shape_a), add("lora_B", b, shape_b));
@@ -119,13 +132,21 @@ fn check(config: &LoraConfig) -> Result<(), ModelError> {
     if config.rank == 0 {
         return Err(ModelError::Input("lora_rank: expected at least 1, found 0".to_owned()));
     }
-    if let Some(unknown) = config.targets.iter().find(|target| !LoraConfig::ALL_TARGETS.contains(&target.as_str())) {
-        let message =
-            format!("lora_targets: `{unknown}` is no linear layer; known are {}", LoraConfig::ALL_TARGETS.join(", "));
+    if let Some(unknown) = config
+        .targets
+        .iter()
+        .find(|target| !LoraConfig::ALL_TARGETS.contains(&target.as_str()))
+    {
+        let message = format!(
+            "lora_targets: `{unknown}` is no linear layer; known are {}",
+            LoraConfig::ALL_TARGETS.join(", ")
+        );
         return Err(ModelError::Input(message));
     }
     if config.targets.is_empty() {
-        return Err(ModelError::Input("lora_targets: expected at least one layer, found none".to_owned()));
+        return Err(ModelError::Input(
+            "lora_targets: expected at least one layer, found none".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -136,7 +157,10 @@ fn read_config(path: &Path) -> Result<LoraConfig, ModelError> {
     let value: Value = serde_json::from_str(&text).map_err(|error| ModelError::config(path, error.to_string()))?;
     let refuse = |message: String| Err(ModelError::config(path, message));
     if value["peft_type"].as_str() != Some("LORA") {
-        return refuse(format!("field `peft_type`: expected LORA, found {}", value["peft_type"]));
+        return refuse(format!(
+            "field `peft_type`: expected LORA, found {}",
+            value["peft_type"]
+        ));
     }
     for field in ["use_rslora", "use_dora"] {
         if value[field].as_bool() == Some(true) {
@@ -160,8 +184,15 @@ fn read_config(path: &Path) -> Result<LoraConfig, ModelError> {
     let Some(targets) = value["target_modules"].as_array() else {
         return refuse("field `target_modules`: expected a list of layer names".to_owned());
     };
-    let targets = targets.iter().filter_map(|target| target.as_str().map(str::to_owned)).collect();
-    let config = LoraConfig { rank: rank as usize, alpha, targets };
+    let targets = targets
+        .iter()
+        .filter_map(|target| target.as_str().map(str::to_owned))
+        .collect();
+    let config = LoraConfig {
+        rank: rank as usize,
+        alpha,
+        targets,
+    };
     check(&config)?;
     Ok(config)
 }

@@ -31,9 +31,9 @@ impl Decoder {
         }
         let rotary = RotaryTable::new(&self.plan.rope, self.plan.head_dim, &batch.positions, &self.device);
         let attention = AttentionLayout::new(&batch.rows, &self.device);
-        self.parameters.layers[range]
-            .iter()
-            .fold(hidden, |hidden, layer| self.block(view, layer, hidden, &rotary, &attention))
+        self.parameters.layers[range].iter().fold(hidden, |hidden, layer| {
+            self.block(view, layer, hidden, &rotary, &attention)
+        })
     }
 
     fn block(
@@ -63,7 +63,12 @@ impl Decoder {
     }
 
     pub(super) fn final_norm(&self, view: View<'_>, hidden: Tensor<2>) -> Tensor<2> {
-        rms_norm(hidden, view.tensor(self.parameters.norm), self.plan.norm_eps, self.plan.norm_adds_one)
+        rms_norm(
+            hidden,
+            view.tensor(self.parameters.norm),
+            self.plan.norm_eps,
+            self.plan.norm_adds_one,
+        )
     }
 
     /// Logits, `[rows, vocabulary]`.

@@ -27,7 +27,11 @@ pub struct DecoderOptions {
 impl DecoderOptions {
     /// For inference alone.
     pub fn inference(device: Device) -> Self {
-        Self { device, part: TrainedPart::Nothing, seed: 0 }
+        Self {
+            device,
+            part: TrainedPart::Nothing,
+            seed: 0,
+        }
     }
 }
 
@@ -115,14 +119,14 @@ impl Decoder {
 }
 
 /// Refuses a tokenizer with `tokenizer_size` ids over an embedding of `vocabulary` rows.
-pub(crate) fn check_vocabulary(
-    folder: &Path,
-    tokenizer_size: usize,
-    vocabulary: usize,
-) -> Result<(), ModelError> {
+pub(crate) fn check_vocabulary(folder: &Path, tokenizer_size: usize, vocabulary: usize) -> Result<(), ModelError> {
     if tokenizer_size > vocabulary {
         let largest = tokenizer_size - 1;
-        return Err(ModelError::TokenizerTooLarge { path: folder.to_owned(), largest, vocabulary });
+        return Err(ModelError::TokenizerTooLarge {
+            path: folder.to_owned(),
+            largest,
+            vocabulary,
+        });
     }
     Ok(())
 }
@@ -146,16 +150,29 @@ pub(crate) fn check_names(
     ignore: impl Fn(&str) -> bool,
 ) -> Result<(), ModelError> {
     let known: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    let missing: Vec<String> =
-        known.iter().filter(|name| !reader.contains(name)).map(|&name| name.to_owned()).collect();
+    let missing: Vec<String> = known
+        .iter()
+        .filter(|name| !reader.contains(name))
+        .map(|&name| name.to_owned())
+        .collect();
     if !missing.is_empty() {
         let path = reader.folder().to_owned();
-        return Err(ModelError::MissingParameters { path, names: missing, expected: specs.len() });
+        return Err(ModelError::MissingParameters {
+            path,
+            names: missing,
+            expected: specs.len(),
+        });
     }
-    let unexpected: Vec<String> =
-        reader.names().filter(|name| !known.contains(name) && !ignore(name)).map(str::to_owned).collect();
+    let unexpected: Vec<String> = reader
+        .names()
+        .filter(|name| !known.contains(name) && !ignore(name))
+        .map(str::to_owned)
+        .collect();
     if !unexpected.is_empty() {
-        return Err(ModelError::UnexpectedParameters { path: reader.folder().to_owned(), names: unexpected });
+        return Err(ModelError::UnexpectedParameters {
+            path: reader.folder().to_owned(),
+            names: unexpected,
+        });
     }
     Ok(())
 }
@@ -172,7 +189,11 @@ pub(crate) fn read_parameter(
     let (rows, columns) = match spec.shape[..] {
         [columns] => (1, columns),
         [rows, columns] => (rows, columns),
-        _ => return Err(ModelError::Input(format!("parameter `{name}` has neither one nor two dimensions"))),
+        _ => {
+            return Err(ModelError::Input(format!(
+                "parameter `{name}` has neither one nor two dimensions"
+            )));
+        }
     };
     Ok(weights.push(spec, matrix(data, rows, columns, device)))
 }

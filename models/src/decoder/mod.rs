@@ -7,8 +7,8 @@ mod parameters;
 mod save;
 
 pub use adapter::{LoraConfig, LoraTarget};
-pub use load::DecoderOptions;
 pub(crate) use forward::select_rows;
+pub use load::DecoderOptions;
 pub(crate) use load::{check_names, check_vocabulary, read_parameter};
 pub(crate) use parameters::{DecoderParameters, Layer, Linear};
 
@@ -102,8 +102,16 @@ impl Decoder {
 
     pub(crate) fn view(&self, policy: Policy) -> View<'_> {
         match policy {
-            Policy::Current => View { weights: &self.weights, loaded: None, adapters: true },
-            Policy::Reference => View { weights: &self.weights, loaded: Some(&self.loaded), adapters: false },
+            Policy::Current => View {
+                weights: &self.weights,
+                loaded: None,
+                adapters: true,
+            },
+            Policy::Reference => View {
+                weights: &self.weights,
+                loaded: Some(&self.loaded),
+                adapters: false,
+            },
         }
     }
 
@@ -129,8 +137,8 @@ impl Decoder {
         let end = self.first_trained_layer();
         // With everything trained, even the embedding belongs to the top.
         let view = self.view(Policy::Current);
-        let hidden = (self.part != TrainedPart::Full)
-            .then(|| self.blocks(view, self.embed(view, &batch.tokens), batch, 0..end));
+        let hidden =
+            (self.part != TrainedPart::Full).then(|| self.blocks(view, self.embed(view, &batch.tokens), batch, 0..end));
         Ok(Trunk { hidden })
     }
 
@@ -163,8 +171,15 @@ impl Decoder {
 
     /// Scores of the current policy on the autodiff device.
     pub(crate) fn score_tracked(&mut self, batch: &PackedBatch, trunk: &Trunk, temperature: f64) -> TokenScores {
-        let tracked = self.tracked.take().unwrap_or_else(|| self.weights.tracked(&self.trained));
-        let view = View { weights: &tracked, loaded: None, adapters: true };
+        let tracked = self
+            .tracked
+            .take()
+            .unwrap_or_else(|| self.weights.tracked(&self.trained));
+        let view = View {
+            weights: &tracked,
+            loaded: None,
+            adapters: true,
+        };
         let scores = self.scores(view, batch, trunk, temperature);
         self.tracked = Some(tracked);
         scores
@@ -217,8 +232,11 @@ impl Trainable for Decoder {
 pub(crate) fn check_tokens(tokens: &[u32], vocabulary: usize, place: &str) -> Result<(), ModelError> {
     match tokens.iter().position(|&token| token as usize >= vocabulary) {
         None => Ok(()),
-        Some(index) => {
-            Err(ModelError::Token { place: place.to_owned(), token: tokens[index], index, vocabulary })
-        }
+        Some(index) => Err(ModelError::Token {
+            place: place.to_owned(),
+            token: tokens[index],
+            index,
+            vocabulary,
+        }),
     }
 }

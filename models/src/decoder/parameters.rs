@@ -49,7 +49,15 @@ impl Layer {
     }
 
     pub(crate) fn linears(&self) -> [&Linear; 7] {
-        [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
+        [
+            &self.query,
+            &self.key,
+            &self.value,
+            &self.output,
+            &self.gate,
+            &self.up,
+            &self.down,
+        ]
     }
 }
 
@@ -78,8 +86,17 @@ impl DecoderParameters {
             let mut linear = |name: &str, outputs: usize, inputs: usize, biased: bool| {
                 let name = format!("{prefix}.{name}");
                 let weight = add(spec(&format!("{name}.weight"), &[outputs, inputs]))?;
-                let bias = if biased { Some(add(spec(&format!("{name}.bias"), &[outputs]))?) } else { None };
-                Ok(Linear { name, weight, bias, adapter: None })
+                let bias = if biased {
+                    Some(add(spec(&format!("{name}.bias"), &[outputs]))?)
+                } else {
+                    None
+                };
+                Ok(Linear {
+                    name,
+                    weight,
+                    bias,
+                    adapter: None,
+                })
             };
             let query = linear("self_attn.q_proj", queries, hidden, plan.attention_bias)?;
             let key = linear("self_attn.k_proj", keys, hidden, plan.attention_bias)?;
@@ -90,15 +107,42 @@ impl DecoderParameters {
             let down = linear("mlp.down_proj", hidden, plan.intermediate, plan.mlp_bias)?;
             let input_norm = add(spec(&format!("{prefix}.input_layernorm.weight"), &[hidden]))?;
             let mlp_norm = add(spec(&format!("{prefix}.post_attention_layernorm.weight"), &[hidden]))?;
-            layers.push(Layer { input_norm, query, key, value, output, mlp_norm, gate, up, down });
+            layers.push(Layer {
+                input_norm,
+                query,
+                key,
+                value,
+                output,
+                mlp_norm,
+                gate,
+                up,
+                down,
+            });
         }
         let norm = add(spec("model.norm.weight", &[hidden]))?;
-        let weight = if plan.tied { embedding } else { add(spec("lm_head.weight", &[plan.vocabulary, hidden]))? };
-        let head = Linear { name: "lm_head".to_owned(), weight, bias: None, adapter: None };
-        Ok(Self { embedding, layers, norm, head })
+        let weight = if plan.tied {
+            embedding
+        } else {
+            add(spec("lm_head.weight", &[plan.vocabulary, hidden]))?
+        };
+        let head = Linear {
+            name: "lm_head".to_owned(),
+            weight,
+            bias: None,
+            adapter: None,
+        };
+        Ok(Self {
+            embedding,
+            layers,
+            norm,
+            head,
+        })
     }
 }
 
 fn spec(name: &str, shape: &[usize]) -> ParameterSpec {
-    ParameterSpec { name: name.to_owned(), shape: shape.to_vec() }
+    ParameterSpec {
+        name: name.to_owned(),
+        shape: shape.to_vec(),
+    }
 }

@@ -22,7 +22,10 @@ impl Decoder {
     fn save_model(&self, folder: &Path) -> Result<(), ModelError> {
         create(folder)?;
         let base: Vec<ParameterId> = self.weights.ids().filter(|&id| !self.is_adapter(id)).collect();
-        let tensors = base.into_iter().map(|id| self.named(id, "")).collect::<Result<Vec<_>, _>>()?;
+        let tensors = base
+            .into_iter()
+            .map(|id| self.named(id, ""))
+            .collect::<Result<Vec<_>, _>>()?;
         write_safetensors(&folder.join("model.safetensors"), tensors, Dtype::F32)?;
         copy_companions(&self.source, folder)?;
         write_config(&self.source, folder)
@@ -57,12 +60,19 @@ impl Decoder {
 
     fn is_adapter(&self, id: ParameterId) -> bool {
         let layers = self.parameters.layers.iter().flat_map(|layer| layer.linears());
-        layers.chain([&self.parameters.head]).filter_map(|linear| linear.adapter).any(|a| a.a == id || a.b == id)
+        layers
+            .chain([&self.parameters.head])
+            .filter_map(|linear| linear.adapter)
+            .any(|a| a.a == id || a.b == id)
     }
 
     fn named(&self, id: ParameterId, prefix: &str) -> Result<NamedTensor, ModelError> {
         let spec = self.weights.spec(id);
         let data = self.weights.to_vec(id)?;
-        Ok(NamedTensor { name: format!("{prefix}{}", spec.name), shape: spec.shape.clone(), data })
+        Ok(NamedTensor {
+            name: format!("{prefix}{}", spec.name),
+            shape: spec.shape.clone(),
+            data,
+        })
     }
 }

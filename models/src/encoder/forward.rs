@@ -21,7 +21,10 @@ impl Bert {
         let rows: Vec<RowShape> = texts.iter().map(|text| RowShape::Full(text.len())).collect();
         let attention = AttentionLayout::new(&rows, &self.device);
         let hidden = self.norm(weights, words + segment + places, parameters.norm);
-        parameters.layers.iter().fold(hidden, |hidden, layer| self.block(weights, layer, hidden, &attention))
+        parameters
+            .layers
+            .iter()
+            .fold(hidden, |hidden, layer| self.block(weights, layer, hidden, &attention))
     }
 
     fn block(
@@ -35,7 +38,11 @@ impl Bert {
         let project = |affine| linear(weights, hidden.clone(), affine).reshape([tokens, heads, dim]);
         let (q, k, v) = (project(layer.query), project(layer.key), project(layer.value));
         let mixed = attention.attend(q, k, v, (dim as f64).powf(-0.5));
-        let hidden = self.norm(weights, linear(weights, mixed, layer.output) + hidden, layer.attention_norm);
+        let hidden = self.norm(
+            weights,
+            linear(weights, mixed, layer.output) + hidden,
+            layer.attention_norm,
+        );
         let inner = activate(self.plan.activation, linear(weights, hidden.clone(), layer.up));
         self.norm(weights, linear(weights, inner, layer.down) + hidden, layer.mlp_norm)
     }

@@ -61,14 +61,23 @@ impl EncoderParameters {
     ) -> Result<Self, E> {
         let (hidden, inner) = (plan.hidden, plan.intermediate);
         let mut matrix = |name: &str, rows: usize| {
-            add(ParameterSpec { name: format!("embeddings.{name}.weight"), shape: vec![rows, hidden] })
+            add(ParameterSpec {
+                name: format!("embeddings.{name}.weight"),
+                shape: vec![rows, hidden],
+            })
         };
         let words = matrix("word_embeddings", plan.vocabulary)?;
         let positions = matrix("position_embeddings", plan.max_positions)?;
         let segments = matrix("token_type_embeddings", plan.segment_types)?;
         let mut affine = |name: &str, shape: &[usize]| {
-            let weight = add(ParameterSpec { name: format!("{name}.weight"), shape: shape.to_vec() })?;
-            let bias = add(ParameterSpec { name: format!("{name}.bias"), shape: vec![shape[0]] })?;
+            let weight = add(ParameterSpec {
+                name: format!("{name}.weight"),
+                shape: shape.to_vec(),
+            })?;
+            let bias = add(ParameterSpec {
+                name: format!("{name}.bias"),
+                shape: vec![shape[0]],
+            })?;
             Ok(Affine { weight, bias })
         };
         let norm = affine("embeddings.LayerNorm", &[hidden])?;
@@ -86,7 +95,13 @@ impl EncoderParameters {
                 mlp_norm: affine(&name("output.LayerNorm"), &[hidden])?,
             });
         }
-        Ok(Self { words, positions, segments, norm, layers })
+        Ok(Self {
+            words,
+            positions,
+            segments,
+            norm,
+            layers,
+        })
     }
 }
 
@@ -96,10 +111,17 @@ impl Bert {
     pub fn load(folder: &Path, options: &EncoderOptions) -> Result<Self, ModelError> {
         let plan = ConfigFile::open(&folder.join("config.json"))?.encoder()?;
         let reader = CheckpointReader::open(folder)?;
-        let prefix = if reader.names().any(|name| name.starts_with("bert.")) { "bert." } else { "" };
+        let prefix = if reader.names().any(|name| name.starts_with("bert.")) {
+            "bert."
+        } else {
+            ""
+        };
         let mut specs = Vec::new();
         let laid_out = EncoderParameters::lay_out::<std::convert::Infallible>(&plan, &mut |spec: ParameterSpec| {
-            specs.push(ParameterSpec { name: format!("{prefix}{}", spec.name), ..spec });
+            specs.push(ParameterSpec {
+                name: format!("{prefix}{}", spec.name),
+                ..spec
+            });
             Ok(ParameterId(specs.len() - 1))
         });
         match laid_out {
@@ -107,7 +129,13 @@ impl Bert {
         }
         let mut weights = Weights::default();
         let parameters = EncoderParameters::lay_out(&plan, &mut |spec| {
-            read_parameter(&reader, &format!("{prefix}{}", spec.name), spec, &mut weights, &options.device)
+            read_parameter(
+                &reader,
+                &format!("{prefix}{}", spec.name),
+                spec,
+                &mut weights,
+                &options.device,
+            )
         })?;
         let pooling = match options.pooling {
             Some(pooling) => pooling,
@@ -115,7 +143,11 @@ impl Bert {
         };
         Ok(Self {
             carried: carried(&reader, prefix, plan.hidden)?,
-            trained: if options.train { weights.ids().collect() } else { Vec::new() },
+            trained: if options.train {
+                weights.ids().collect()
+            } else {
+                Vec::new()
+            },
             plan,
             parameters,
             weights,
@@ -140,12 +172,21 @@ fn is_extra(name: &str) -> bool {
 
 /// The pooler, so that a saved folder is as whole as the one that was read.
 fn carried(reader: &CheckpointReader, prefix: &str, hidden: usize) -> Result<Vec<NamedTensor>, ModelError> {
-    let shapes = [("pooler.dense.weight", vec![hidden, hidden]), ("pooler.dense.bias", vec![hidden])];
-    let present = shapes.into_iter().filter(|(name, _)| reader.contains(&format!("{prefix}{name}")));
+    let shapes = [
+        ("pooler.dense.weight", vec![hidden, hidden]),
+        ("pooler.dense.bias", vec![hidden]),
+    ];
+    let present = shapes
+        .into_iter()
+        .filter(|(name, _)| reader.contains(&format!("{prefix}{name}")));
     present
         .map(|(name, shape)| {
             let (data, _) = reader.read(&format!("{prefix}{name}"), &shape)?;
-            Ok(NamedTensor { name: name.to_owned(), shape, data })
+            Ok(NamedTensor {
+                name: name.to_owned(),
+                shape,
+                data,
+            })
         })
         .collect()
 }
@@ -162,6 +203,9 @@ fn read_pooling(folder: &Path) -> Result<Pooling, ModelError> {
     match (on("cls_token"), on("mean_tokens"), value["pooling_mode"].as_str()) {
         (true, false, _) | (false, false, Some("cls")) => Ok(Pooling::Cls),
         (false, true, _) | (false, false, Some("mean")) => Ok(Pooling::Mean),
-        _ => Err(ModelError::config(path, "expected CLS or mean pooling alone; name one with --pooling")),
+        _ => Err(ModelError::config(
+            path,
+            "expected CLS or mean pooling alone; name one with --pooling",
+        )),
     }
 }

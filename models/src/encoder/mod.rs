@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 
 use crate::decoder::check_tokens;
-use crate::folder::{copy_companions, create, write_config, write_json};
 use crate::files::{Dtype, NamedTensor, write_safetensors};
+use crate::folder::{copy_companions, create, write_config, write_json};
 use crate::plan::EncoderPlan;
 use crate::trainable::Gradients;
 use crate::weights::{ParameterId, Weights, tensor_to_vec};
@@ -115,13 +115,19 @@ impl Encoder for Bert {
 
     fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<Tensor<2>, ModelError> {
         self.check(texts)?;
-        let tracked = self.tracked.take().unwrap_or_else(|| self.weights.tracked(&self.trained));
+        let tracked = self
+            .tracked
+            .take()
+            .unwrap_or_else(|| self.weights.tracked(&self.trained));
         let order = forward::by_length(texts);
         let sorted: Vec<&[u32]> = order.iter().map(|&index| texts[index]).collect();
         let pooled = self.pool(self.run(&tracked, &sorted), &sorted);
         self.tracked = Some(tracked);
         let mut places = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(place, &index)| places[index] = place as u32);
+        order
+            .iter()
+            .enumerate()
+            .for_each(|(place, &index)| places[index] = place as u32);
         Ok(forward::select_rows(pooled, &places, &self.device))
     }
 
@@ -135,7 +141,11 @@ impl Encoder for Bert {
         for id in self.weights.ids() {
             let spec = self.weights.spec(id);
             let data = self.weights.to_vec(id)?;
-            tensors.push(NamedTensor { name: spec.name.clone(), shape: spec.shape.clone(), data });
+            tensors.push(NamedTensor {
+                name: spec.name.clone(),
+                shape: spec.shape.clone(),
+                data,
+            });
         }
         write_safetensors(&folder.join("model.safetensors"), tensors, Dtype::F32)?;
         copy_companions(&self.source, folder)?;

@@ -56,7 +56,11 @@ impl CheckpointReader {
     }
 
     fn from_files(folder: &Path, paths: Vec<PathBuf>) -> Result<Self, ModelError> {
-        let mut reader = Self { folder: folder.to_owned(), files: Vec::new(), places: BTreeMap::new() };
+        let mut reader = Self {
+            folder: folder.to_owned(),
+            files: Vec::new(),
+            places: BTreeMap::new(),
+        };
         for path in paths {
             let file = File::open(&path).map_err(|source| ModelError::io(&path, source))?;
             // SAFETY: the map is read-only; a file that another process cuts while we read faults, as with any reader
@@ -107,9 +111,10 @@ impl CheckpointReader {
         })?;
         let (path, map) = &self.files[*place];
         let tensors = parse(path, map)?;
-        let view = tensors
-            .tensor(name)
-            .map_err(|error| ModelError::Safetensors { path: path.clone(), message: error.to_string() })?;
+        let view = tensors.tensor(name).map_err(|error| ModelError::Safetensors {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
         if view.shape() != shape {
             return Err(ModelError::Shape {
                 path: path.clone(),
@@ -144,15 +149,20 @@ fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> 
             if plain {
                 Ok(folder.join(name))
             } else {
-                Err(ModelError::config(index, format!("shard `{name}` is not a plain file name")))
+                Err(ModelError::config(
+                    index,
+                    format!("shard `{name}` is not a plain file name"),
+                ))
             }
         })
         .collect()
 }
 
 fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, ModelError> {
-    SafeTensors::deserialize(map)
-        .map_err(|error| ModelError::Safetensors { path: path.to_owned(), message: error.to_string() })
+    SafeTensors::deserialize(map).map_err(|error| ModelError::Safetensors {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
 }
 
 fn decode(view: &TensorView<'_>) -> Option<(Vec<f32>, Dtype)> {
@@ -160,11 +170,19 @@ fn decode(view: &TensorView<'_>) -> Option<(Vec<f32>, Dtype)> {
     let halves = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
     match view.dtype() {
         FileDtype::F32 => {
-            let values = bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+            let values = bytes
+                .chunks_exact(4)
+                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
             Some((values.collect(), Dtype::F32))
         }
-        FileDtype::F16 => Some((halves().map(|pair| f16::from_le_bytes(pair).to_f32()).collect(), Dtype::F16)),
-        FileDtype::BF16 => Some((halves().map(|pair| bf16::from_le_bytes(pair).to_f32()).collect(), Dtype::Bf16)),
+        FileDtype::F16 => Some((
+            halves().map(|pair| f16::from_le_bytes(pair).to_f32()).collect(),
+            Dtype::F16,
+        )),
+        FileDtype::BF16 => Some((
+            halves().map(|pair| bf16::from_le_bytes(pair).to_f32()).collect(),
+            Dtype::Bf16,
+        )),
         _ => None,
     }
 }

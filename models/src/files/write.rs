@@ -66,8 +66,12 @@ fn write_values(out: &mut dyn Write, values: &[f32], dtype: Dtype) -> std::io::R
         bytes.clear();
         match dtype {
             Dtype::F32 => chunk.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
-            Dtype::F16 => chunk.iter().for_each(|&value| bytes.extend(f16::from_f32(value).to_le_bytes())),
-            Dtype::Bf16 => chunk.iter().for_each(|&value| bytes.extend(bf16::from_f32(value).to_le_bytes())),
+            Dtype::F16 => chunk
+                .iter()
+                .for_each(|&value| bytes.extend(f16::from_f32(value).to_le_bytes())),
+            Dtype::Bf16 => chunk
+                .iter()
+                .for_each(|&value| bytes.extend(bf16::from_f32(value).to_le_bytes())),
         }
         out.write_all(&bytes)?;
     }
@@ -87,7 +91,9 @@ pub fn write_atomically(
     let result = (|| {
         let mut out = BufWriter::new(File::create(&temporary)?);
         write(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        out.into_inner()
+            .map_err(std::io::IntoInnerError::into_error)?
+            .sync_all()?;
         fs::rename(&temporary, path)
     })();
     result.map_err(|source| {

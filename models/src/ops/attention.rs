@@ -99,7 +99,11 @@ impl AttentionLayout {
                 group.attend(cut(&q), cut(&k), cut(&v), scale)
             })
             .collect();
-        if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(outputs, 0) }
+        if outputs.len() == 1 {
+            outputs.remove(0)
+        } else {
+            Tensor::cat(outputs, 0)
+        }
     }
 }
 
@@ -123,13 +127,23 @@ impl Group {
         });
         let full = rows.iter().all(|row| matches!(row, RowShape::Full(_)));
         let mask = (!(full && even)).then(|| mask(rows, longest, device));
-        Self { tokens: start..start + tokens, rows: rows.len(), longest, padding, mask }
+        Self {
+            tokens: start..start + tokens,
+            rows: rows.len(),
+            longest,
+            padding,
+            mask,
+        }
     }
 
     /// `[tokens, heads, dim]` of the batch to `[rows, longest, heads, dim]` of the group.
     fn pad(&self, x: Tensor<3>) -> Tensor<4> {
         let [all, heads, dim] = x.dims();
-        let own = if self.tokens.len() == all { x } else { x.narrow(0, self.tokens.start, self.tokens.len()) };
+        let own = if self.tokens.len() == all {
+            x
+        } else {
+            x.narrow(0, self.tokens.start, self.tokens.len())
+        };
         let padded = match &self.padding {
             Some((sources, _)) => own.select(0, sources.clone()),
             None => own,

@@ -11,11 +11,18 @@ pub(crate) struct TokenScores {
 
 /// Scores `tokens` under `logits / temperature`, `logits` being `[tokens, vocabulary]`.
 pub(crate) fn token_scores(logits: Tensor<2>, tokens: &[u32], temperature: f64, device: &Device) -> TokenScores {
-    let scaled = if temperature == 1.0 { logits } else { logits.div_scalar(temperature) };
+    let scaled = if temperature == 1.0 {
+        logits
+    } else {
+        logits.div_scalar(temperature)
+    };
     let all = activation::log_softmax(scaled, 1);
     let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [tokens.len(), 1]), device);
     let plain = all.clone().inner();
     let entropies = (plain.clone().exp() * plain).sum_dim(1).neg().squeeze_dim(1);
-    TokenScores { logprobs: all.gather(1, ids).squeeze_dim(1), entropies }
+    TokenScores {
+        logprobs: all.gather(1, ids).squeeze_dim(1),
+        entropies,
+    }
 }

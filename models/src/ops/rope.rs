@@ -24,7 +24,10 @@ impl RotaryTable {
         };
         let shape = [positions.len(), 1, head_dim];
         let table = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
-        Self { cosines: table(angles().map(f32::cos).collect()), sines: table(angles().map(f32::sin).collect()) }
+        Self {
+            cosines: table(angles().map(f32::cos).collect()),
+            sines: table(angles().map(f32::sin).collect()),
+        }
     }
 
     /// Rotates `x`, `[tokens, heads, head_dim]`.

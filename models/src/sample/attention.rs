@@ -29,7 +29,11 @@ pub(super) struct LayerCache {
 impl LayerCache {
     pub(super) fn new(heads: Heads, capacity: usize) -> Self {
         let size = heads.key * capacity * heads.dim;
-        Self { keys: vec![0.0; size], values: vec![0.0; size], capacity }
+        Self {
+            keys: vec![0.0; size],
+            values: vec![0.0; size],
+            capacity,
+        }
     }
 
     /// Puts the key and value of one token, `[key heads · dim]` each, at `place`.
@@ -59,7 +63,16 @@ pub(super) fn attend_prompt(heads: Heads, cache: &LayerCache, queries: &[f32], l
             let (keys, values) = cache.head(heads, head / shared, len);
             let mut scores = vec![0.0; len * len];
             let q = &queries[head * heads.dim..];
-            strided_product(q, (width, 1), keys, (1, heads.dim), &mut scores, len, [len, heads.dim, len], false);
+            strided_product(
+                q,
+                (width, 1),
+                keys,
+                (1, heads.dim),
+                &mut scores,
+                len,
+                [len, heads.dim, len],
+                false,
+            );
             for (query, row) in scores.chunks_exact_mut(len).enumerate() {
                 let (seen, unseen) = row.split_at_mut(query + 1);
                 seen.iter_mut().for_each(|score| *score *= heads.scale());
@@ -68,7 +81,16 @@ pub(super) fn attend_prompt(heads: Heads, cache: &LayerCache, queries: &[f32], l
             }
             let mut mixed = vec![0.0; len * heads.dim];
             let shape = [len, len, heads.dim];
-            strided_product(&scores, (len, 1), values, (heads.dim, 1), &mut mixed, heads.dim, shape, false);
+            strided_product(
+                &scores,
+                (len, 1),
+                values,
+                (heads.dim, 1),
+                &mut mixed,
+                heads.dim,
+                shape,
+                false,
+            );
             mixed
         })
         .collect();
@@ -100,7 +122,13 @@ pub(super) fn attend_token(
         let mut start = 0;
         for (cache, filled) in parts {
             let (keys, _) = cache.head(heads, head, filled);
-            dots(keys, queries, heads.dim, shared, &mut raw[start * shared..(start + filled) * shared]);
+            dots(
+                keys,
+                queries,
+                heads.dim,
+                shared,
+                &mut raw[start * shared..(start + filled) * shared],
+            );
             start += filled;
         }
         for index in 0..shared {

@@ -98,7 +98,13 @@ mod tests {
     use super::*;
 
     fn key(position: u32) -> DrawKey {
-        DrawKey { seed: 555_134, update: 3, user: 7, sample: 1, position }
+        DrawKey {
+            seed: 555_134,
+            update: 3,
+            user: 7,
+            sample: 1,
+            position,
+        }
     }
 
     /// χ² with 9 degrees of freedom stays below 33.7 except once in ten thousand.
@@ -135,7 +141,10 @@ mod tests {
             let found = f64::from(exponential(word));
             let coarse = word > u32::MAX - 512; // f32 cannot hold 1 − w finer than 2⁻²⁴
             let tolerance = if coarse { 1.0 } else { 1e-4 * exact };
-            assert!(found.is_finite() && (found - exact).abs() < tolerance.max(1e-12) || coarse, "{word}: {found} {exact}");
+            assert!(
+                found.is_finite() && (found - exact).abs() < tolerance.max(1e-12) || coarse,
+                "{word}: {found} {exact}"
+            );
         }
     }
 
@@ -151,8 +160,12 @@ mod tests {
             DrawKey { sample: 0, ..base },
             DrawKey { position: 1, ..base },
         ];
-        let drawn: std::collections::BTreeSet<u32> = keys.iter().map(|&k| draw(&mut logits.clone(), 1.0, k).0).collect();
+        let drawn: std::collections::BTreeSet<u32> =
+            keys.iter().map(|&k| draw(&mut logits.clone(), 1.0, k).0).collect();
         assert!(drawn.len() >= 5, "{drawn:?}");
-        assert_eq!(draw(&mut logits.clone(), 1.0, base), draw(&mut logits.clone(), 1.0, base));
+        assert_eq!(
+            draw(&mut logits.clone(), 1.0, base),
+            draw(&mut logits.clone(), 1.0, base)
+        );
     }
 }

@@ -65,8 +65,15 @@ pub(super) struct Sequence {
 
 impl Sequence {
     pub(super) fn new(engine: &Engine, prompt: Arc<PromptCache>, first: u32, limit: usize) -> Self {
-        let layers = (0..engine.layers.len()).map(|_| LayerCache::new(engine.heads, limit)).collect();
-        Self { prompt, layers, len: 0, next: first }
+        let layers = (0..engine.layers.len())
+            .map(|_| LayerCache::new(engine.heads, limit))
+            .collect();
+        Self {
+            prompt,
+            layers,
+            len: 0,
+            next: first,
+        }
     }
 }
 
@@ -80,15 +87,27 @@ impl Engine {
         } else {
             Some(merged(view, &parameters.head)?)
         };
-        let layers =
-            parameters.layers.iter().map(|layer| EngineLayer::new(view, &plan, layer)).collect::<Result<_, _>>()?;
+        let layers = parameters
+            .layers
+            .iter()
+            .map(|layer| EngineLayer::new(view, &plan, layer))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            heads: Heads { query: plan.heads, key: plan.kv_heads, dim: plan.head_dim },
+            heads: Heads {
+                query: plan.heads,
+                key: plan.kv_heads,
+                dim: plan.head_dim,
+            },
             embedding: to_matrix(view, parameters.embedding)?,
             head,
             layers,
             norm: norm_weight(view, &plan, parameters.norm)?,
-            frequencies: plan.rope.inverse_frequencies(plan.head_dim).into_iter().map(|f| f as f32).collect(),
+            frequencies: plan
+                .rope
+                .inverse_frequencies(plan.head_dim)
+                .into_iter()
+                .map(|f| f as f32)
+                .collect(),
             plan,
         })
     }
@@ -111,14 +130,20 @@ impl Engine {
         }
         let last = hidden.len() - self.plan.hidden;
         let logits = self.logits(&hidden[last..]);
-        PromptCache { layers, len: tokens.len(), logits }
+        PromptCache {
+            layers,
+            len: tokens.len(),
+            logits,
+        }
     }
 
     /// Reads one token of each sequence; logits after it, `[sequences, vocabulary]`.
     pub(super) fn step(&self, sequences: &mut [&mut Sequence]) -> Vec<f32> {
         let tokens: Vec<u32> = sequences.iter().map(|sequence| sequence.next).collect();
-        let positions: Vec<u32> =
-            sequences.iter().map(|sequence| (sequence.prompt.len + sequence.len) as u32).collect();
+        let positions: Vec<u32> = sequences
+            .iter()
+            .map(|sequence| (sequence.prompt.len + sequence.len) as u32)
+            .collect();
         let mut hidden = self.embed(&tokens);
         for (index, layer) in self.layers.iter().enumerate() {
             self.block(layer, &positions, &mut hidden, |q, k, v, out| {
@@ -158,7 +183,10 @@ impl Engine {
         let mut normal = Vec::new();
         rms_norm(hidden, &self.norm, self.plan.norm_eps as f32, &mut normal);
         let mut logits = Vec::new();
-        self.head.as_ref().unwrap_or(&self.embedding).apply(&normal, &mut logits);
+        self.head
+            .as_ref()
+            .unwrap_or(&self.embedding)
+            .apply(&normal, &mut logits);
         logits
     }
 
@@ -199,8 +227,11 @@ impl Engine {
         let (dim, half) = (self.heads.dim, self.heads.dim / 2);
         let width = x.len() / positions.len();
         for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
-            let turns: Vec<(f32, f32)> =
-                self.frequencies.iter().map(|f| (position as f32 * f).sin_cos()).collect();
+            let turns: Vec<(f32, f32)> = self
+                .frequencies
+                .iter()
+                .map(|f| (position as f32 * f).sin_cos())
+                .collect();
             for head in row.chunks_exact_mut(dim) {
                 let (first, second) = head.split_at_mut(half);
                 for ((a, b), &(sin, cos)) in first.iter_mut().zip(second).zip(&turns) {
@@ -215,7 +246,10 @@ impl EngineLayer {
     fn new(view: View<'_>, plan: &DecoderPlan, layer: &Layer) -> Result<Self, ModelError> {
         let project = |linear: &Linear| {
             let bias = linear.bias.map(|id| tensor_to_vec(view.tensor(id))).transpose()?;
-            Ok::<_, ModelError>(Projection { weight: merged(view, linear)?, bias })
+            Ok::<_, ModelError>(Projection {
+                weight: merged(view, linear)?,
+                bias,
+            })
         };
         Ok(Self {
             input_norm: norm_weight(view, plan, layer.input_norm)?,
@@ -245,7 +279,10 @@ fn merged(view: View<'_>, linear: &Linear) -> Result<Matrix, ModelError> {
     let mut weight = view.tensor(linear.weight);
     let [rows, columns] = weight.dims();
     if let Some(adapter) = linear.adapter {
-        let update = view.tensor(adapter.b).matmul(view.tensor(adapter.a)).mul_scalar(adapter.scale);
+        let update = view
+            .tensor(adapter.b)
+            .matmul(view.tensor(adapter.a))
+            .mul_scalar(adapter.scale);
         weight = weight + update;
     }
     Ok(Matrix::new(tensor_to_vec(weight)?, rows, columns))
@@ -293,26 +330,28 @@ fn add(x: &mut [f32], delta: &[f32]) {
 /// `gate = activation(gate) · up`.
 fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) {
     const TASK: usize = 1 << 14;
-    gate.par_chunks_mut(TASK).zip(up.par_chunks(TASK)).for_each(|(gate, up)| {
-        vectorised(|| match activation {
-            Activation::Silu => {
-                for (gate, up) in gate.iter_mut().zip(up) {
-                    *gate = *gate / (1.0 + exp(-*gate)) * up;
+    gate.par_chunks_mut(TASK)
+        .zip(up.par_chunks(TASK))
+        .for_each(|(gate, up)| {
+            vectorised(|| match activation {
+                Activation::Silu => {
+                    for (gate, up) in gate.iter_mut().zip(up) {
+                        *gate = *gate / (1.0 + exp(-*gate)) * up;
+                    }
                 }
-            }
-            Activation::GeluTanh => {
-                for (gate, up) in gate.iter_mut().zip(up) {
-                    *gate = gelu_tanh(*gate) * up;
+                Activation::GeluTanh => {
+                    for (gate, up) in gate.iter_mut().zip(up) {
+                        *gate = gelu_tanh(*gate) * up;
+                    }
                 }
-            }
-            Activation::Gelu => {
-                for (gate, up) in gate.iter_mut().zip(up) {
-                    let x = f64::from(*gate);
-                    *gate = (0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2))) as f32 * up;
+                Activation::Gelu => {
+                    for (gate, up) in gate.iter_mut().zip(up) {
+                        let x = f64::from(*gate);
+                        *gate = (0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2))) as f32 * up;
+                    }
                 }
-            }
+            });
         });
-    });
 }
 
 /// The tanh form of GELU (Hendrycks & Gimpel, 2016).

@@ -1,6 +1,5 @@
 //! Products and elementwise functions on host slices. Every output is summed in one order, whatever the batch.
 
-
 use gemm::{Parallelism, gemm};
 use half::bf16;
 use rayon::prelude::*;
@@ -70,7 +69,11 @@ impl Matrix {
         debug_assert_eq!(data.len(), rows * columns);
         let exact = data.par_iter().all(|value| value.to_bits() & 0xFFFF == 0);
         let values = if exact {
-            Values::Bf16(data.into_par_iter().map(|value| bf16::from_bits((value.to_bits() >> 16) as u16)).collect())
+            Values::Bf16(
+                data.into_par_iter()
+                    .map(|value| bf16::from_bits((value.to_bits() >> 16) as u16))
+                    .collect(),
+            )
         } else {
             Values::F32(data)
         };
@@ -131,7 +134,11 @@ pub(crate) fn strided_product(
         rows.saturating_sub(1) * strides.0 + columns.saturating_sub(1) * strides.1
     };
     assert!(last(m, k, a_strides) < a.len() && last(k, n, b_strides) < b.len() && last(m, n, (stride, 1)) < c.len());
-    let parallelism = if parallel { Parallelism::Rayon(0) } else { Parallelism::None };
+    let parallelism = if parallel {
+        Parallelism::Rayon(0)
+    } else {
+        Parallelism::None
+    };
     // SAFETY: the last element of each operand lies inside its slice, as asserted, and C overlaps neither.
     unsafe {
         gemm(
@@ -162,9 +169,12 @@ pub(crate) fn strided_product(
 fn few_rows<E: Element>(w: &[E], x: &[f32], k: usize, m: usize, out: &mut [f32]) {
     let n = w.len() / k;
     let mut turned = vec![0.0; n * m];
-    turned.par_chunks_mut(TASK_ROWS * m).zip(w.par_chunks(TASK_ROWS * k)).for_each(|(out, w)| {
-        rows_times(w, x, k, m, out);
-    });
+    turned
+        .par_chunks_mut(TASK_ROWS * m)
+        .zip(w.par_chunks(TASK_ROWS * k))
+        .for_each(|(out, w)| {
+            rows_times(w, x, k, m, out);
+        });
     for (row, chunk) in turned.chunks_exact(m).enumerate() {
         for (column, &value) in chunk.iter().enumerate() {
             out[column * n + row] = value;
@@ -287,7 +297,9 @@ mod avx2 {
                 for (c, &sum) in sums.iter().enumerate() {
                     let mut lanes = [0.0; LANES];
                     _mm256_storeu_ps(lanes.as_mut_ptr(), sum);
-                    let rest: f32 = (whole..k).map(|i| (*w.add(r * k + i)).widen() * *x.add(c * k + i)).sum();
+                    let rest: f32 = (whole..k)
+                        .map(|i| (*w.add(r * k + i)).widen() * *x.add(c * k + i))
+                        .sum();
                     out[r * stride + c] = sum_lanes(lanes) + rest;
                 }
             }
@@ -401,7 +413,6 @@ pub(crate) fn bits(values: &[f32]) -> &[u32] {
     bytemuck::cast_slice(values)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -417,8 +428,9 @@ mod tests {
             Matrix::new(w.clone(), n, k).apply(&x, &mut out);
             for row in 0..m {
                 for column in 0..n {
-                    let dot: f64 =
-                        (0..k).map(|i| f64::from(w[column * k + i]) * f64::from(x[row * k + i])).sum();
+                    let dot: f64 = (0..k)
+                        .map(|i| f64::from(w[column * k + i]) * f64::from(x[row * k + i]))
+                        .sum();
                     assert!((f64::from(out[row * n + column]) - dot).abs() < 1e-5, "m {m}");
                 }
             }
@@ -441,14 +453,21 @@ mod tests {
     #[test]
     fn bf16_storage_is_used_only_where_exact_and_changes_no_bit() {
         let (n, k, m) = (33, 40, 4);
-        let rounded: Vec<f32> =
-            uniform_values(4, 1, n * k, 1.0).into_iter().map(|v| bf16::from_f32(v).to_f32()).collect();
+        let rounded: Vec<f32> = uniform_values(4, 1, n * k, 1.0)
+            .into_iter()
+            .map(|v| bf16::from_f32(v).to_f32())
+            .collect();
         let x = uniform_values(4, 2, m * k, 1.0);
         let (mut narrow, mut wide) = (Vec::new(), Vec::new());
         let matrix = Matrix::new(rounded.clone(), n, k);
         assert!(matches!(matrix.values, Values::Bf16(_)));
         matrix.apply(&x, &mut narrow);
-        Matrix { values: Values::F32(rounded), rows: n, columns: k }.apply(&x, &mut wide);
+        Matrix {
+            values: Values::F32(rounded),
+            rows: n,
+            columns: k,
+        }
+        .apply(&x, &mut wide);
         assert_eq!(bits(&narrow), bits(&wide));
     }
 
@@ -457,11 +476,19 @@ mod tests {
         for i in -8700..8800 {
             let x = i as f32 / 100.0;
             let exact = f64::from(x).exp();
-            assert!((f64::from(exp(x)) / exact - 1.0).abs() < 3e-7, "exp {x}: {} {exact}", exp(x));
+            assert!(
+                (f64::from(exp(x)) / exact - 1.0).abs() < 3e-7,
+                "exp {x}: {} {exact}",
+                exp(x)
+            );
             let y = exact as f32;
             if y.is_normal() {
                 let exact = f64::from(y).ln();
-                assert!((f64::from(ln(y)) - exact).abs() <= 3e-7 * exact.abs().max(1.0), "ln {y}: {} {exact}", ln(y));
+                assert!(
+                    (f64::from(ln(y)) - exact).abs() <= 3e-7 * exact.abs().max(1.0),
+                    "ln {y}: {} {exact}",
+                    ln(y)
+                );
             }
         }
         assert_eq!(exp(-1000.0), 0.0);

@@ -35,14 +35,22 @@ impl Decoder {
                     _ => Arc::new(engine.prefill(prompt.tokens)),
                 };
                 last = Some((prompt.tokens, cache.clone()));
-                let mut response = Response { tokens: Vec::new(), logprobs: Vec::new(), ended: false };
+                let mut response = Response {
+                    tokens: Vec::new(),
+                    logprobs: Vec::new(),
+                    ended: false,
+                };
                 let over = extend(&mut response, &mut cache.logits.clone(), prompt, draws);
                 if over {
                     responses[waiting] = Some(response);
                 } else {
                     let first = response.tokens.last().copied().unwrap_or_default();
                     let sequence = Sequence::new(&engine, cache, first, draws.limit);
-                    running.push(Running { index: waiting, sequence, response });
+                    running.push(Running {
+                        index: waiting,
+                        sequence,
+                        response,
+                    });
                 }
                 waiting += 1;
             }
@@ -74,12 +82,7 @@ impl Decoder {
 }
 
 /// Decodes one token of every running sequence; answers those that are done.
-fn step(
-    engine: &Engine,
-    running: &mut Vec<Running>,
-    prompts: &[Prompt<'_>],
-    draws: &Draws,
-) -> Vec<(usize, Response)> {
+fn step(engine: &Engine, running: &mut Vec<Running>, prompts: &[Prompt<'_>], draws: &Draws) -> Vec<(usize, Response)> {
     if running.is_empty() {
         return Vec::new();
     }
@@ -101,7 +104,11 @@ fn step(
         let finished = over[index];
         index += 1;
         if finished {
-            let empty = Response { tokens: Vec::new(), logprobs: Vec::new(), ended: false };
+            let empty = Response {
+                tokens: Vec::new(),
+                logprobs: Vec::new(),
+                ended: false,
+            };
             done.push((run.index, std::mem::replace(&mut run.response, empty)));
         }
         !finished

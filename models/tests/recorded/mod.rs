@@ -7,7 +7,9 @@ use models::{CheckpointReader, Decoder, DecoderOptions, Device, PackedBatch, Tra
 use serde_json::Value;
 
 pub fn fixture(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures")
+        .join(path)
 }
 
 pub fn json(path: &str) -> Value {
@@ -24,15 +26,29 @@ pub fn tensor(reader: &CheckpointReader, name: &str) -> Vec<f32> {
 }
 
 pub fn tokens(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token.as_u64().unwrap() as u32)
+        .collect()
 }
 
 pub fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|number| number.as_f64().unwrap())
+        .collect()
 }
 
 pub fn decoder(name: &str, part: TrainedPart) -> Decoder {
-    let options = DecoderOptions { device: Device::flex(), part, seed: 1 };
+    let options = DecoderOptions {
+        device: Device::flex(),
+        part,
+        seed: 1,
+    };
     Decoder::load(&fixture(&format!("models/{name}")), &options).unwrap()
 }
 
@@ -44,14 +60,22 @@ pub fn whole(sequence: &[u32]) -> PackedBatch {
 /// The largest difference.
 pub fn apart(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 /// |found − expected| / |expected| in the 2-norm.
 pub fn relative(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let square = |x: f64| x * x;
-    let difference: f64 = found.iter().zip(expected).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+    let difference: f64 = found
+        .iter()
+        .zip(expected)
+        .map(|(&a, &b)| square(f64::from(a) - f64::from(b)))
+        .sum();
     let size: f64 = expected.iter().map(|&b| square(f64::from(b))).sum();
     (difference / size.max(1e-300)).sqrt()
 }
