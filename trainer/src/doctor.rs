@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use eval_core::selfcheck;
 use serde::Serialize;
 
 use crate::hub::Hub;
@@ -16,6 +17,8 @@ pub struct Examination {
     pub cpu: Cpu,
     /// Main memory; none where the system does not tell.
     pub memory: Option<Memory>,
+    /// Whether metrics come out as they should.
+    pub self_check: SelfCheck,
     /// Where models could compute, as `--device` names it.
     pub devices: Vec<DeviceState>,
     /// Where downloaded models live.
@@ -55,6 +58,15 @@ pub struct Memory {
     pub available_bytes: u64,
 }
 
+/// Whether scores, ranks and metrics come out on this machine as on every other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SelfCheck {
+    /// The digest of what was computed, in hexadecimal; none if it failed.
+    pub digest: Option<String>,
+    /// Whether it is the expected one.
+    pub passed: bool,
+}
+
 /// Whether models can compute somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeviceState {
@@ -86,7 +98,13 @@ pub fn examine() -> Result<Examination, crate::hub::HubError> {
     let optimised = !cfg!(debug_assertions);
     let cuda_built = cfg!(feature = "cuda");
     let devices = devices(cuda_built, driver.as_ref());
-    let advice = advice(optimised, cuda_built, driver.as_ref(), &hub);
+    let self_check = self_check();
+    let mut advice = advice(optimised, cuda_built, driver.as_ref(), &hub);
+    if !self_check.passed {
+        advice.push(
+            "Metrics come out differently here than elsewhere: do not trust them, and report this machine.".to_owned(),
+        );
+    }
     Ok(Examination {
         program: Program {
             version: env!("CARGO_PKG_VERSION"),
@@ -99,10 +117,19 @@ pub fn examine() -> Result<Examination, crate::hub::HubError> {
             simd: simd(),
         },
         memory: memory(),
+        self_check,
         devices,
         hub,
         advice,
     })
+}
+
+fn self_check() -> SelfCheck {
+    let digest = selfcheck::digest(0).ok();
+    SelfCheck {
+        digest: digest.map(|digest| format!("{digest:016x}")),
+        passed: digest == Some(selfcheck::DIGEST_OF_SEED_0),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -305,6 +332,11 @@ mod tests {
     fn a_containers_lower_limit_counts() {
         let memory = memory_from(MEMINFO, Some(1_000_000), Some(400_000)).unwrap();
         assert_eq!((memory.total_bytes, memory.available_bytes), (1_000_000, 600_000));
+    }
+
+    #[test]
+    fn the_self_check_passes_here() {
+        assert!(self_check().passed);
     }
 
     #[test]

@@ -240,3 +240,167 @@ fn doctor_gives_json() {
     assert_eq!(found["hub"]["token"], false);
     assert!(found["cpu"]["threads"].as_u64().unwrap() >= 1);
 }
+
+/// u1 finds its film first, u2 second of two; u3 is not in the run.
+const RUN: &str = "u1 Q0 a 1 3.0 x\nu1 Q0 b 2 2.0 x\nu2 Q0 a 1 3.0 x\nu2 Q0 b 2 2.0 x\n";
+const QRELS: &str = "u1 0 a 1\nu2 0 b 1\nu3 0 a 1\n";
+
+fn with_trec_files(arguments: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("run.trec"), RUN).unwrap();
+    fs::write(
+        folder.path().join("other.trec"),
+        RUN.replace("u1 Q0 a 1 3.0", "u1 Q0 c 1 3.0"),
+    )
+    .unwrap();
+    fs::write(folder.path().join("broken.trec"), "u1 Q0 a 1 3.0 x\nu1 Q0 b 2 high x\n").unwrap();
+    fs::write(folder.path().join("qrels.trec"), QRELS).unwrap();
+    page_in(folder.path(), arguments)
+}
+
+#[test]
+fn help_of_metrics() {
+    assert_snapshot!(page("metrics --help"), @r"
+    exit code 0
+    --- stdout
+    Compute ranking metrics of a TREC run, with confidence intervals
+
+    Usage: langptune metrics [OPTIONS] --run <RUN> --qrels <QRELS>
+
+    Options:
+          --run <RUN>       The run, in TREC's format
+          --qrels <QRELS>   What is relevant, in TREC's format
+          --cutoffs <K>     How many places of a ranking count [default: 5,10,20]
+          --baseline <RUN>  Another run of the same queries, to compare with in paired tests
+          --seed <N>        Seed of the bootstrap and of the paired tests [default: 0]
+          --json            Print JSON
+      -h, --help            Print help
+
+    Examples:
+      langptune metrics --run ours.trec --qrels qrels.trec
+      langptune metrics --run ours.trec --qrels qrels.trec --baseline popular.trec --cutoffs 10 --json
+
+    A run has lines `query Q0 document rank score tag`, qrels have `query iteration document relevance`.
+    Documents rank by descending score, equal scores by the order of their lines. Means are over all
+    queries with a relevant document; one that the run does not have counts 0.
+    --- stderr
+    ");
+}
+
+#[test]
+fn metrics_as_a_table() {
+    assert_snapshot!(with_trec_files("metrics --run run.trec --qrels qrels.trec --cutoffs 1,2"), @r"
+    exit code 0
+    --- stdout
+    metric             mean  95 % interval
+    recall@1         0.3333  [0.0000, 1.0000]
+    precision@1      0.3333  [0.0000, 1.0000]
+    hit@1            0.3333  [0.0000, 1.0000]
+    mrr@1            0.3333  [0.0000, 1.0000]
+    mrr_first@1      0.3333  [0.0000, 1.0000]
+    ndcg@1           0.3333  [0.0000, 1.0000]
+    ndcg_exp@1       0.3333  [0.0000, 1.0000]
+    map@1            0.3333  [0.0000, 1.0000]
+    recall@2         0.6667  [0.0000, 1.0000]
+    precision@2      0.3333  [0.0000, 0.5000]
+    hit@2            0.6667  [0.0000, 1.0000]
+    mrr@2            0.5000  [0.0000, 1.0000]
+    mrr_first@2      0.5000  [0.0000, 1.0000]
+    ndcg@2           0.5436  [0.0000, 1.0000]
+    ndcg_exp@2       0.5436  [0.0000, 1.0000]
+    map@2            0.5000  [0.0000, 1.0000]
+    3 queries
+    --- stderr
+    note: run.trec: queries not in the run (they count 0): 1
+    ");
+    assert_snapshot!(with_trec_files("metrics --run run.trec --qrels qrels.trec --cutoffs 2 --baseline other.trec"), @r"
+    exit code 0
+    --- stdout
+    metric             mean  95 % interval     baseline  difference        p
+    recall@2         0.6667  [0.0000, 1.0000]    0.3333     +0.3333   1.0000
+    precision@2      0.3333  [0.0000, 0.5000]    0.1667     +0.1667   1.0000
+    hit@2            0.6667  [0.0000, 1.0000]    0.3333     +0.3333   1.0000
+    mrr@2            0.5000  [0.0000, 1.0000]    0.1667     +0.3333   1.0000
+    mrr_first@2      0.5000  [0.0000, 1.0000]    0.1667     +0.3333   1.0000
+    ndcg@2           0.5436  [0.0000, 1.0000]    0.2103     +0.3333   1.0000
+    ndcg_exp@2       0.5436  [0.0000, 1.0000]    0.2103     +0.3333   1.0000
+    map@2            0.5000  [0.0000, 1.0000]    0.1667     +0.3333   1.0000
+    3 queries
+    --- stderr
+    note: run.trec: queries not in the run (they count 0): 1
+    note: other.trec: queries not in the run (they count 0): 1
+    ");
+}
+
+#[test]
+fn metrics_as_json_are_those_of_a_hand_calculation() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("run.trec"), RUN).unwrap();
+    fs::write(folder.path().join("qrels.trec"), QRELS).unwrap();
+    let output = langptune(
+        folder.path(),
+        "metrics --run run.trec --qrels qrels.trec --cutoffs 5,10,20 --json",
+    );
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mean = |key: &str| found[key]["mean"].as_f64().unwrap();
+    let second = 1.0 / 3f64.log2();
+    for (metric, expected) in [
+        ("ndcg", (1.0 + second) / 3.0),
+        ("recall", 2.0 / 3.0),
+        ("hit", 2.0 / 3.0),
+        ("mrr", 0.5),
+        ("mrr_first", 0.5),
+        ("map", 0.5),
+    ] {
+        for cutoff in [5, 10, 20] {
+            let key = format!("{metric}@{cutoff}");
+            assert!((mean(&key) - expected).abs() < 1e-12, "{key}: {}", mean(&key));
+            let interval = found[&key]["ci95"].as_array().unwrap();
+            assert!(interval[0].as_f64().unwrap() <= expected && expected <= interval[1].as_f64().unwrap());
+        }
+    }
+    assert!((mean("precision@10") - 2.0 / 3.0 / 10.0).abs() < 1e-12);
+}
+
+#[test]
+fn mistakes_in_metrics() {
+    assert_snapshot!(with_trec_files("metrics --run run.trec --qrels qrels.trec --cutoffs 5,0"), @r"
+    exit code 2
+    --- stdout
+    --- stderr
+    error: invalid value '0' for '--cutoffs <K>': a cutoff of 0 counts no place of the ranking: give a cutoff of at least 1
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(with_trec_files("metrics --run run.trec --qrels qrels.trec --cutoffs ten"), @r#"
+    exit code 2
+    --- stdout
+    --- stderr
+    error: invalid value 'ten' for '--cutoffs <K>': expected a cutoff, a whole number of at least 1 such as 10, found "ten"
+
+    For more information, try '--help'.
+    "#);
+    assert_snapshot!(with_trec_files("metrics --run none.trec --qrels qrels.trec"), @r"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: cannot open none.trec: No such file or directory (os error 2)
+    ");
+    assert_snapshot!(with_trec_files("metrics --run broken.trec --qrels qrels.trec"), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: broken.trec: line 2, field "score": expected a finite number, found "high"
+    "#);
+    assert_snapshot!(page("metrics --run run.trec"), @r"
+    exit code 2
+    --- stdout
+    --- stderr
+    error: the following required arguments were not provided:
+      --qrels <QRELS>
+
+    Usage: langptune metrics --run <RUN> --qrels <QRELS>
+
+    For more information, try '--help'.
+    ");
+}

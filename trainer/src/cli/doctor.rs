@@ -30,6 +30,7 @@ fn report(examination: &Examination) -> String {
         program,
         cpu,
         memory,
+        self_check,
         devices,
         hub,
         advice,
@@ -52,6 +53,14 @@ fn report(examination: &Examination) -> String {
             ),
         ),
     ];
+    let digest = self_check.digest.as_deref().unwrap_or("no digest");
+    rows.push((
+        "metrics",
+        format!(
+            "self-check {}, {digest}",
+            if self_check.passed { "passed" } else { "FAILED" }
+        ),
+    ));
     for device in devices {
         let usable = if device.usable { "yes" } else { "no" };
         rows.push((device.device, format!("{usable}: {}", device.detail)));
@@ -103,7 +112,7 @@ fn gigabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Cpu, DeviceState, HubState, Memory, Program};
+    use crate::doctor::{Cpu, DeviceState, HubState, Memory, Program, SelfCheck};
 
     #[test]
     fn the_report_reads_as_a_table_and_a_list() {
@@ -122,6 +131,10 @@ mod tests {
                 total_bytes: 64_000_000_000,
                 available_bytes: 60_500_000_000,
             }),
+            self_check: SelfCheck {
+                digest: Some("00ff".to_owned()),
+                passed: true,
+            },
             devices: vec![DeviceState {
                 device: "cpu",
                 usable: true,
@@ -140,6 +153,7 @@ mod tests {
         platform   linux x86_64
         processor  16 threads, avx2 fma
         memory     64.0 GB, 60.5 GB free
+        metrics    self-check passed, 00ff
         cpu        yes: burn flex
         hub        /cache/hub (1 models, no token, offline)
 

@@ -2,6 +2,7 @@
 
 mod argv;
 mod doctor;
+mod metrics;
 mod prepare;
 mod train;
 mod train_sources;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Prepare(Box<PrepareArgs>),
     Train(Box<TrainArgs>),
+    Metrics(metrics::MetricsArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -68,6 +70,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Prepare(arguments) => prepare::run(*arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }
