@@ -69,7 +69,7 @@ struct Comparison {
 
 /// Computes and prints the metrics.
 pub(super) fn run(arguments: &MetricsArgs) -> anyhow::Result<()> {
-    let qrels = read(&arguments.qrels, |reader| Qrels::read(reader))?;
+    let qrels = read(&arguments.qrels, Qrels::read)?;
     let metrics = Metric::all_at(&arguments.cutoffs);
     let evaluation = evaluate(&arguments.run, &qrels, &metrics, arguments)?;
     let baseline = arguments.baseline.as_deref();
@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &MetricsArgs) -> anyhow::Result<()> {
 }
 
 fn evaluate(path: &Path, qrels: &Qrels, metrics: &[Metric], arguments: &MetricsArgs) -> anyhow::Result<RunEvaluation> {
-    let run = read(path, |reader| Run::read(reader))?;
+    let run = read(path, Run::read)?;
     let evaluation = evaluate_run(&run, qrels, metrics).with_context(|| arguments.qrels.display().to_string())?;
     let counts = [
         (evaluation.queries_not_in_run, "queries not in the run (they count 0)"),
