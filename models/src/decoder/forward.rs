@@ -53,7 +53,7 @@ impl Decoder {
         let q = rotary.rotate(split(view.linear(x.clone(), &layer.query), plan.heads));
         let k = rotary.rotate(split(view.linear(x.clone(), &layer.key), plan.kv_heads));
         let v = split(view.linear(x, &layer.value), plan.kv_heads);
-        let mixed = attention.attend(q, k, v, (plan.head_dim as f64).powf(-0.5));
+        let mixed = attention.attend(&q, &k, &v, (plan.head_dim as f64).powf(-0.5));
         let hidden = hidden + view.linear(mixed, &layer.output);
 
         let x = norm(hidden.clone(), layer.mlp_norm);

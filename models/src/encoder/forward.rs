@@ -37,7 +37,7 @@ impl Bert {
         let (tokens, heads, dim) = (hidden.dims()[0], self.plan.heads, self.plan.head_dim());
         let project = |affine| linear(weights, hidden.clone(), affine).reshape([tokens, heads, dim]);
         let (q, k, v) = (project(layer.query), project(layer.key), project(layer.value));
-        let mixed = attention.attend(q, k, v, (dim as f64).powf(-0.5));
+        let mixed = attention.attend(&q, &k, &v, (dim as f64).powf(-0.5));
         let hidden = self.norm(
             weights,
             linear(weights, mixed, layer.output) + hidden,

@@ -90,13 +90,13 @@ impl AttentionLayout {
 
     /// Softmax attention: queries `[tokens, heads, dim]` over keys and values `[tokens, kv_heads, dim]`, in which
     /// `heads / kv_heads` query heads share a key head. Returns `[tokens, heads · dim]`.
-    pub(crate) fn attend(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, scale: f64) -> Tensor<2> {
+    pub(crate) fn attend(&self, q: &Tensor<3>, k: &Tensor<3>, v: &Tensor<3>, scale: f64) -> Tensor<2> {
         let mut outputs: Vec<_> = self
             .groups
             .iter()
             .map(|group| {
                 let cut = |x: &Tensor<3>| group.pad(x.clone());
-                group.attend(cut(&q), cut(&k), cut(&v), scale)
+                group.attend(cut(q), cut(k), cut(v), scale)
             })
             .collect();
         if outputs.len() == 1 {
