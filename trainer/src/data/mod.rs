@@ -15,6 +15,8 @@ mod parquet_files;
 mod prepare;
 mod prompt;
 mod records;
+#[cfg(test)]
+mod reference_tests;
 mod reviews;
 mod sessions;
 mod split;

@@ -49,21 +49,24 @@ impl Preparation {
     pub fn run(&self) -> Result<Manifest, DataError> {
         self.rules.check()?;
         let folder = UnfinishedFolder::begin(&self.output, self.overwrite)?;
-        let work = Work {
-            preparation: self,
-            lm: Tokenizer::open(&self.lm)?,
-            embedder: Tokenizer::open(&self.embedder)?,
-            template: self.rules.template.open(&self.lm)?,
-        };
-        let mut dataset = work.dataset()?;
+        let work = Work::open(self)?;
+        let mut dataset = work.dataset(work.users_and_items()?)?;
         dataset.write(folder.path())?;
         folder.publish()?;
         Ok(dataset.manifest)
     }
 }
 
+/// Everything but the draw between validation and test.
+pub(super) struct UsersAndItems {
+    pub(super) items: Vec<Item>,
+    pub(super) train: Vec<User>,
+    pub(super) held_out: Vec<User>,
+    pub(super) stats: Stats,
+}
+
 /// The preparation with its tokenizers.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     preparation: &'a Preparation,
     lm: Tokenizer,
     embedder: Tokenizer,
@@ -76,12 +79,21 @@ struct Texts {
     reviews: ReviewTexts,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    pub(super) fn open(preparation: &'a Preparation) -> Result<Self, DataError> {
+        Ok(Self {
+            preparation,
+            lm: Tokenizer::open(&preparation.lm)?,
+            embedder: Tokenizer::open(&preparation.embedder)?,
+            template: preparation.rules.template.open(&preparation.lm)?,
+        })
+    }
+
     fn rules(&self) -> &Rules {
         &self.preparation.rules
     }
 
-    fn dataset(&self) -> Result<Dataset, DataError> {
+    pub(super) fn users_and_items(&self) -> Result<UsersAndItems, DataError> {
         let mut stats = Stats::default();
         let catalogue = self.read_metadata(&mut stats)?;
         let mut reviews = self.read_reviews(&catalogue, &mut stats)?;
@@ -97,11 +109,26 @@ impl Work<'_> {
         // Dropped items can have moved histories, so texts may be needed that were not before.
         texts.reviews.keep(self.history_lines(train.iter().chain(&test)))?;
         let mut train = self.users(train, &texts, &reviews, &numbering, &mut stats)?;
-        let mut test = self.users(test, &texts, &reviews, &numbering, &mut stats)?;
-        (stats.train_users_with_target, stats.test_users_with_target) = (train.len(), test.len());
-        self.drop_tied_targets(&mut train, &mut test, &mut stats)?;
+        let mut held_out = self.users(test, &texts, &reviews, &numbering, &mut stats)?;
+        (stats.train_users_with_target, stats.test_users_with_target) = (train.len(), held_out.len());
+        self.drop_tied_targets(&mut train, &mut held_out, &mut stats)?;
         let items = self.items(&numbering, &texts.descriptions, &train)?;
-        let (val, test) = split::halve(test, self.rules().seed);
+        Ok(UsersAndItems {
+            items,
+            train,
+            held_out,
+            stats,
+        })
+    }
+
+    fn dataset(&self, found: UsersAndItems) -> Result<Dataset, DataError> {
+        let UsersAndItems {
+            items,
+            train,
+            held_out,
+            mut stats,
+        } = found;
+        let (val, test) = split::halve(held_out, self.rules().seed);
         (stats.val_users, stats.test_users) = (val.len(), test.len());
         Ok(Dataset {
             manifest: self.manifest(stats)?,
@@ -422,8 +449,11 @@ impl Work<'_> {
             rating: row.rating,
             review: texts.reviews.get(row.line),
         });
-        self.template
-            .encode(&self.lm, &prompt::prompt(&self.rules().instruction, history))
+        self.encode_prompt(&prompt::prompt(&self.rules().instruction, history))
+    }
+
+    pub(super) fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>, TextError> {
+        self.template.encode(&self.lm, prompt)
     }
 }
 
