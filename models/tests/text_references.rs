@@ -132,10 +132,11 @@ fn smollm2_texts_and_chats_tokenize_as_in_transformers() {
 
 #[test]
 fn minilm_texts_tokenize_and_are_cut_as_in_transformers() {
-    let Some(folder) = std::env::var_os("LANGPTUNE_MINILM").map(PathBuf::from) else {
-        eprintln!("skipped: LANGPTUNE_MINILM does not name the folder of all-MiniLM-L6-v2");
+    let Some(models) = std::env::var_os("REAL_MODELS").map(PathBuf::from) else {
+        eprintln!("skipped: REAL_MODELS does not name the folder of the real models");
         return;
     };
+    let folder = models.join("all-MiniLM-L6-v2");
     let tokenizer = Tokenizer::open(&folder).unwrap();
     let recorded = recorded("minilm");
     check_plain(&recorded, &tokenizer);

@@ -202,12 +202,12 @@ fn the_hard_set_agrees_with_pandas_in_the_gemma_form() {
 #[test]
 fn movielens_100k_agrees_with_pandas() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/ml-100k");
-    let Some(models) = std::env::var_os("LANGPTUNE_TEST_MODELS")
+    let Some(models) = std::env::var_os("REAL_MODELS")
         .map(PathBuf::from)
         .filter(|_| data.is_dir())
     else {
         eprintln!(
-            "skipped: needs {} and LANGPTUNE_TEST_MODELS, the folder of the two real models",
+            "skipped: needs {} and REAL_MODELS, the folder of the two real models",
             data.display()
         );
         return;
