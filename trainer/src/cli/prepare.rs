@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::data::{FILM_INSTRUCTION, Preparation, Rules, TemplateForm};
+use super::UsageError;
+use crate::data::{DataError, FILM_INSTRUCTION, Preparation, Rules, TemplateForm};
 
 /// Make a dataset from raw reviews.
 ///
@@ -122,7 +123,10 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<()> {
             drop_tied_targets: args.drop_tied_targets,
         },
     };
-    let manifest = preparation.run()?;
+    let manifest = preparation.run().map_err(|error| match error {
+        DataError::Option { .. } => UsageError::new(error.to_string()).into(),
+        error => anyhow::Error::from(error),
+    })?;
     if args.json {
         super::print(&format!("{}\n", serde_json::to_string_pretty(&manifest.stats)?))?;
     } else {
