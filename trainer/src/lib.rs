@@ -4,6 +4,14 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod doctor;
+mod error;
+pub mod evaluation;
 pub mod hub;
 pub mod log;
+mod npy;
 pub mod progress;
+pub mod reward;
+pub mod rollout;
+pub mod train;
+
+pub use error::TrainError;

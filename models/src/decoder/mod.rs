@@ -65,13 +65,21 @@ pub(crate) struct View<'a> {
     weights: &'a Weights,
     loaded: Option<&'a BTreeMap<ParameterId, Tensor<2>>>,
     adapters: bool,
+    /// Parameters that go through the autodiff device though no gradient is wanted, in ascending order: some of its
+    /// operations are composed otherwise than the plain ones, and differ from them in the last bit.
+    lifted: &'a [ParameterId],
 }
 
 impl View<'_> {
     pub(crate) fn tensor(&self, id: ParameterId) -> Tensor<2> {
-        match self.loaded.and_then(|loaded| loaded.get(&id)) {
+        let tensor = match self.loaded.and_then(|loaded| loaded.get(&id)) {
             Some(tensor) => tensor.clone(),
             None => self.weights.get(id),
+        };
+        if self.lifted.binary_search(&id).is_ok() {
+            tensor.autodiff()
+        } else {
+            tensor
         }
     }
 
@@ -106,11 +114,13 @@ impl Decoder {
                 weights: &self.weights,
                 loaded: None,
                 adapters: true,
+                lifted: &[],
             },
             Policy::Reference => View {
                 weights: &self.weights,
                 loaded: Some(&self.loaded),
                 adapters: false,
+                lifted: &[],
             },
         }
     }
@@ -166,7 +176,11 @@ impl Decoder {
         policy: Policy,
         temperature: f64,
     ) -> TokenScores {
-        self.scores(self.view(policy), batch, trunk, temperature)
+        let view = View {
+            lifted: &self.trained,
+            ..self.view(policy)
+        };
+        self.scores(view, batch, trunk, temperature)
     }
 
     /// Scores of the current policy on the autodiff device.
@@ -179,6 +193,7 @@ impl Decoder {
             weights: &tracked,
             loaded: None,
             adapters: true,
+            lifted: &[],
         };
         let scores = self.scores(view, batch, trunk, temperature);
         self.tracked = Some(tracked);

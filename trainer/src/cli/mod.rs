@@ -2,8 +2,11 @@
 
 mod argv;
 mod doctor;
+mod embed;
+mod logprob;
 mod metrics;
 mod prepare;
+mod profile;
 mod train;
 mod train_sources;
 
@@ -34,6 +37,9 @@ enum Command {
     Prepare(Box<PrepareArgs>),
     Train(Box<TrainArgs>),
     Metrics(metrics::MetricsArgs),
+    Profile(profile::ProfileArgs),
+    Logprob(logprob::LogprobArgs),
+    Embed(embed::EmbedArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -71,6 +77,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Prepare(arguments) => prepare::run(*arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
+        Command::Logprob(arguments) => logprob::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }

@@ -11,6 +11,7 @@ use crate::config::{
     Device, LossReduction, OptimizerAlgorithm, Pooling, Preset, Profiles, PromptTemplate, RewardType, TrainConfig,
     TrainableKind,
 };
+use crate::train::Trainer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -357,9 +358,16 @@ pub(super) fn run(arguments: &TrainArgs) -> anyhow::Result<()> {
     execute(&config, &control)
 }
 
-fn execute(config: &TrainConfig, _control: &RunControl) -> anyhow::Result<()> {
-    anyhow::bail!(
-        "training into {} is not part of this build",
-        config.run.output.display()
-    )
+fn execute(config: &TrainConfig, control: &RunControl) -> anyhow::Result<()> {
+    let output = &config.run.output;
+    let used = output.is_dir() && std::fs::read_dir(output)?.next().is_some();
+    if used && !control.overwrite {
+        anyhow::bail!(
+            "{}: there is a run already; give another --output, or --overwrite to replace it",
+            output.display()
+        );
+    }
+    let last = Trainer::new(config.clone(), control.stop_after.map(|updates| updates as u64))?.run()?;
+    eprintln!("trained; the last checkpoint is {}", last.display());
+    Ok(())
 }

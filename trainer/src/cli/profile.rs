@@ -1,0 +1,151 @@
+//! `langptune profile`: what a language model writes about a user.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use models::{DecoderOptions, Draws, LanguageModel, Prompt};
+use serde::Serialize;
+
+use crate::config::Device;
+use crate::data::Dataset;
+use crate::hub::resolve_model;
+use crate::train::{self, Split};
+
+/// Profiles of one user of a dataset, as a language model writes them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  langptune profile --lm models/SmolLM2-135M-Instruct --dataset dataset --user 3 --samples 2")]
+pub struct ProfileArgs {
+    /// Hugging Face folder or hub id of a causal language model, or a checkpoint's `lm` folder.
+    #[arg(long, alias = "lm_model", alias = "lm-model")]
+    lm: String,
+    /// Folder that `langptune prepare` wrote.
+    #[arg(long)]
+    dataset: PathBuf,
+    /// The user: a number from 0 within the split, or a user id.
+    #[arg(long)]
+    user: String,
+    /// Where the user is looked for.
+    #[arg(long, value_enum, default_value_t = SplitName::Val)]
+    split: SplitName,
+    /// How many profiles.
+    #[arg(long, default_value_t = 1)]
+    samples: u32,
+    /// Most new tokens of a profile.
+    #[arg(long, default_value_t = 512)]
+    response_length: usize,
+    /// Divides the logits.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Further tokens that end a profile, beside the tokenizer's EOS.
+    #[arg(long)]
+    eos: Vec<String>,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 555_134)]
+    seed: u64,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+    /// One JSON object a profile instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A split as named on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SplitName {
+    /// Users that are trained on.
+    Train,
+    /// Users that training is watched on.
+    Val,
+    /// Users kept for the end.
+    Test,
+}
+
+impl SplitName {
+    /// The split.
+    pub fn split(self) -> Split {
+        match self {
+            Self::Train => Split::Train,
+            Self::Val => Split::Val,
+            Self::Test => Split::Test,
+        }
+    }
+}
+
+/// One profile.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    user: &'a str,
+    sample: usize,
+    tokens: usize,
+    ended: bool,
+    profile: String,
+}
+
+/// Runs the command.
+pub fn run(args: &ProfileArgs) -> anyhow::Result<()> {
+    let dataset = Dataset::open(&args.dataset)?;
+    let split = args.split.split();
+    let users = split.users(&dataset);
+    let index = find(users, &args.user).with_context(|| format!("{}", args.dataset.display()))?;
+    let user = &users[index];
+    let folder = resolve_model(&args.lm, None)?;
+    let options = DecoderOptions::inference(train::device(args.device)?);
+    let (mut decoder, tokenizer) = train::open_decoder(&folder, &options)?;
+    let draws = Draws {
+        seed: args.seed,
+        update: 0,
+        temperature: args.temperature,
+        limit: args.response_length,
+        end_tokens: train::end_tokens(&tokenizer, &args.eos)?,
+        slots: args.samples as usize,
+    };
+    let number = split.first_user(&dataset) + index as u32;
+    let prompts: Vec<Prompt<'_>> = (0..args.samples)
+        .map(|sample| Prompt {
+            tokens: &user.prompt_tokens,
+            user: number,
+            sample,
+        })
+        .collect();
+    for (sample, response) in decoder.sample(&prompts, &draws)?.into_iter().enumerate() {
+        let profile = tokenizer.decode(&response.tokens)?;
+        let (tokens, ended) = (response.tokens.len(), response.ended);
+        if args.json {
+            println!(
+                "{}",
+                serde_json::to_string(&Written {
+                    user: &user.id,
+                    sample,
+                    tokens,
+                    ended,
+                    profile
+                })?
+            );
+        } else {
+            let end = if ended { "" } else { ", cut at the limit" };
+            println!(
+                "— user {}, profile {} ({tokens} tokens{end})\n{}\n",
+                user.id,
+                sample + 1,
+                profile.trim()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn find(users: &[crate::data::User], wanted: &str) -> anyhow::Result<usize> {
+    if let Some(index) = users.iter().position(|user| user.id == wanted) {
+        return Ok(index);
+    }
+    match wanted.parse::<usize>() {
+        Ok(index) if index < users.len() => Ok(index),
+        _ => bail!(
+            "user {wanted}: this split has the users 0 to {} and no such id",
+            users.len().saturating_sub(1)
+        ),
+    }
+}

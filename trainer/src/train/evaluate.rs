@@ -1,0 +1,147 @@
+//! Evaluation and checkpoints on the way.
+
+use eval_core::metrics::{Measure, Metric, MetricTable};
+use eval_core::retrieval::Retriever;
+use eval_core::significance::mean;
+
+use super::{Split, Trainer, query};
+use crate::TrainError;
+use crate::evaluation::{self, Ranked, cutoffs, embed_rounded, metrics};
+use crate::log::{Sample, scalars};
+use crate::reward;
+use crate::rollout::Profile;
+
+impl Trainer {
+    /// Whether the models are evaluated and saved before the coming update: 1, 1 + f, 1 + 2f, …
+    pub(super) fn evaluation_due(&self) -> bool {
+        let every = self.config.evaluation.print_sample_output_freq.max(1) as u64;
+        (self.next_update - 1).is_multiple_of(every)
+    }
+
+    /// Evaluates with profiles written now; `items` are those of the phase, or are embedded anew.
+    pub(super) fn evaluate_now(&mut self, _items: Option<&Retriever>) -> Result<(), TrainError> {
+        let profiles = if self.config.evaluation.run_eval {
+            self.profiles_of(Split::Val, 1, self.next_update)?
+        } else {
+            Vec::new()
+        };
+        self.evaluate_with(&profiles, 1)
+    }
+
+    /// Evaluates val users by `profiles`, `samples` each, and saves both models.
+    pub(super) fn evaluate_with(&mut self, profiles: &[Profile], samples: usize) -> Result<(), TrainError> {
+        let users = Split::Val.users(&self.dataset);
+        if self.config.evaluation.run_eval && !users.is_empty() {
+            let cutoffs = cutoffs(&self.config.evaluation.cutoffs())?;
+            let encoder = self.embedder.model.as_ref();
+            let items = reward::retriever(embed_rounded(encoder, &self.item_texts())?)?;
+            let texts: Vec<&[u32]> = profiles.iter().map(|profile| profile.tokens.as_slice()).collect();
+            let generated = embed_rounded(encoder, &texts)?;
+            let reference = reference_rows(&items, users)?;
+            let wanted: Vec<_> = users.iter().map(query).collect();
+            let top = cutoffs[0];
+            let generated = evaluation::rank(&items, &generated, &wanted, samples, top)?;
+            let reference = evaluation::rank(&items, &reference, &wanted, 1, top)?;
+            let tables = [generated.table(metrics(&cutoffs))?, reference.table(metrics(&cutoffs))?];
+            self.log_tables(&tables)?;
+            self.log_samples(profiles, &generated)?;
+        }
+        self.save_checkpoint()
+    }
+
+    fn log_tables(&mut self, [generated, reference]: &[MetricTable; 2]) -> Result<(), TrainError> {
+        let mut named = Vec::new();
+        for (kind, table) in [
+            (scalars::ProfileKind::Generated, generated),
+            (scalars::ProfileKind::Reference, reference),
+        ] {
+            for &metric in table.metrics() {
+                let (Some(cutoff), Some(column)) = (metric.cutoff(), table.column(metric)) else {
+                    continue;
+                };
+                let name = scalars::ranking(kind, metric.measure().name(), cutoff.get());
+                named.push((name, mean(column)));
+            }
+        }
+        let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        self.logger.scalars(self.next_update, &values)?;
+        self.say_tables(generated, reference);
+        Ok(())
+    }
+
+    /// One line for whoever watches.
+    fn say_tables(&self, generated: &MetricTable, reference: &MetricTable) {
+        let Some(&last) = generated
+            .metrics()
+            .iter()
+            .rfind(|metric| metric.measure() == Measure::Ndcg)
+        else {
+            return;
+        };
+        let best = generated
+            .metrics()
+            .iter()
+            .find(|metric| metric.measure() == Measure::Ndcg)
+            .copied();
+        let shown = |table: &MetricTable, metric: Metric| table.column(metric).map_or(f64::NAN, mean);
+        let parts: Vec<String> = [best, Some(last)]
+            .into_iter()
+            .flatten()
+            .map(|metric| {
+                format!(
+                    "{metric} gen {:.4} ref {:.4}",
+                    shown(generated, metric),
+                    shown(reference, metric)
+                )
+            })
+            .collect();
+        eprintln!(
+            "before update {}: {} ({} val users)",
+            self.next_update,
+            parts.join(" · "),
+            generated.users()
+        );
+    }
+
+    fn log_samples(&mut self, profiles: &[Profile], ranked: &Ranked) -> Result<(), TrainError> {
+        let users = Split::Val.users(&self.dataset);
+        let rows: Vec<Sample> = users
+            .iter()
+            .enumerate()
+            .map(|(index, user)| {
+                let profile = &profiles[index * ranked.samples];
+                let rank = ranked.found[index * ranked.samples].targets.first();
+                Sample {
+                    user: index as u64,
+                    prompt: user.prompt.clone(),
+                    profile: profile.text.clone(),
+                    reference: self.reference_text(user),
+                    rank: rank.map(|target| u64::from(target.rank)),
+                }
+            })
+            .collect();
+        self.logger.samples(self.next_update, &rows)?;
+        Ok(())
+    }
+
+    fn reference_text(&self, user: &crate::data::User) -> String {
+        user.history
+            .last()
+            .map_or(String::new(), |&item| self.dataset.items[item as usize].text.clone())
+    }
+}
+
+/// The reference profile's vector is its item's: the text is the same.
+pub(crate) fn reference_rows(
+    items: &Retriever,
+    users: &[crate::data::User],
+) -> Result<eval_core::retrieval::EmbeddingStore, TrainError> {
+    let store = items.items();
+    let mut values = Vec::with_capacity(users.len() * store.dims());
+    for user in users {
+        let last = user.history.last().copied().unwrap_or_default();
+        values.extend_from_slice(&store.row(last as usize));
+    }
+    // The rows are f16 values already: rounding them again changes nothing.
+    Ok(eval_core::retrieval::EmbeddingStore::from_f32(values, store.dims())?.to_f16()?)
+}

@@ -1,0 +1,392 @@
+//! The language model phase: two profiles a user, the ranking of each as reward, a regression of log-ratios on rewards.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use eval_core::TargetRanks;
+use eval_core::retrieval::Retriever;
+use models::{PackedBatch, Policy, Scores, Trunk, tensor_to_vec};
+
+use super::loss::{Pair, pair_loss};
+use super::trace::{TracedResponse, TracedUpdate};
+use super::{Trainer, query, requests};
+use crate::TrainError;
+use crate::config::LossReduction;
+use crate::log::scalars;
+use crate::progress::Progress;
+use crate::reward::{self, profile_reward, total_reward, whiten};
+use crate::rollout::{Profile, Tokenizers, write_profiles};
+
+/// Responses a user in an update.
+const GENERATIONS: usize = 2;
+
+/// Diagnostics beside the published scalars.
+mod diagnostics {
+    pub(super) const EQUAL_REWARDS: &str = "rollout/equal_reward_share";
+    pub(super) const SAMPLER_GAP: &str = "rollout/sampler_scorer_gap";
+    pub(super) const EOS_RATE: &str = "rollout/eos_rate";
+    pub(super) const LENGTH: &str = "rollout/length";
+    pub(super) const DIVERSITY: &str = "rollout/diversity";
+    pub(super) const TITLE_SHARE: &str = "rollout/contains_target_title";
+    pub(super) const PENALTIES: &str = "rollout/penalised_share";
+}
+
+/// One user's rollouts.
+#[derive(Debug)]
+struct Rollout {
+    user: u32,
+    profiles: [Profile; GENERATIONS],
+    batch: PackedBatch,
+    trunk: Trunk,
+    old: Scores,
+    reference: Scores,
+    ranks: [TargetRanks; GENERATIONS],
+    rewards: [f64; GENERATIONS],
+    totals: [f64; GENERATIONS],
+}
+
+impl Rollout {
+    fn sums(&self, scores: &Scores) -> [f64; GENERATIONS] {
+        let sum = |range: &Range<usize>| scores.logprobs[range.clone()].iter().map(|&x| f64::from(x)).sum();
+        let ranges = self.batch.responses();
+        [sum(&ranges[0]), sum(&ranges[1])]
+    }
+}
+
+/// What an epoch over the rollouts measured.
+#[derive(Debug, Default)]
+struct Epoch {
+    loss: f64,
+    entropy: f64,
+    ratio: f64,
+    approx_kl: f64,
+}
+
+impl Trainer {
+    /// Trains the language model for `num_lm_updates` updates.
+    pub(super) fn lm_phase(&mut self) -> Result<(), TrainError> {
+        let updates = self.config.schedule.num_lm_updates;
+        if updates == 0 {
+            return Ok(());
+        }
+        let items = reward::embed(self.embedder.model.as_ref(), &self.item_texts())?;
+        let retriever = reward::retriever(items)?;
+        let mut progress = Progress::start("language model", "updates", Some(updates as u64));
+        for _ in 0..updates {
+            if self.evaluation_due() {
+                self.evaluate_now(Some(&retriever))?;
+            }
+            self.lm_update(&retriever)?;
+            self.next_update += 1;
+            progress.add(1);
+            if self.stopped() {
+                break;
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    fn lm_update(&mut self, retriever: &Retriever) -> Result<(), TrainError> {
+        let Some(lm) = &mut self.lm else {
+            return Err(TrainError::Mismatch(
+                "the language model phase needs a language model".to_owned(),
+            ));
+        };
+        let users = lm.order.next_batch();
+        let mut rollouts = self.roll_out(&users, retriever)?;
+        self.score_totals(&mut rollouts);
+        let mut epochs = Vec::with_capacity(self.config.rl.noptepochs);
+        for epoch in 0..self.config.rl.noptepochs {
+            epochs.push(self.epoch(&rollouts, epoch)?);
+        }
+        self.log_update(&rollouts, &epochs)
+    }
+
+    /// Samples, embeds, ranks and scores.
+    fn roll_out(&mut self, users: &[u32], retriever: &Retriever) -> Result<Vec<Rollout>, TrainError> {
+        let train = &self.dataset.train;
+        let Some(lm) = &mut self.lm else { return Ok(Vec::new()) };
+        let wanted: Vec<_> = users
+            .iter()
+            .flat_map(|&user| requests(&train[user as usize], user, GENERATIONS as u32))
+            .collect();
+        let tokenizers = Tokenizers {
+            lm: &lm.tokenizer,
+            embedder: &self.embedder.tokenizer,
+        };
+        let profiles = write_profiles(
+            lm.model.as_mut(),
+            tokenizers,
+            &self.rollout,
+            &wanted,
+            self.next_update as u32,
+        )?;
+
+        let texts: Vec<&[u32]> = profiles.iter().map(|profile| profile.tokens.as_slice()).collect();
+        let vectors = reward::embed(self.embedder.model.as_ref(), &texts)?;
+        let queries: Vec<_> = users
+            .iter()
+            .flat_map(|&user| [query(&train[user as usize]); GENERATIONS])
+            .collect();
+        let ranked = reward::rank(retriever, &vectors, &queries)?;
+
+        let limit = self.rollout.response_length.min(self.rollout.embedder_limit);
+        let rl = &self.config.rl;
+        let mut profiles = profiles.into_iter();
+        let mut ranked = ranked.iter();
+        let mut rollouts = Vec::with_capacity(users.len());
+        for &user in users {
+            let (Some(first), Some(second)) = (profiles.next(), profiles.next()) else {
+                break;
+            };
+            let (Some(one), Some(two)) = (ranked.next(), ranked.next()) else {
+                break;
+            };
+            let profiles = [first, second];
+            let ranks = [TargetRanks::from_ranked(one)?, TargetRanks::from_ranked(two)?];
+            let rewards = [0, 1].map(|index| {
+                let tokens = profiles[index].tokens.len();
+                profile_reward(rl.reward_type, &ranks[index], tokens, limit, rl.penalty_reward_value)
+            });
+            let prompt = train[user as usize].prompt_tokens.as_slice();
+            let responses = profiles.each_ref().map(|profile| profile.response.tokens.as_slice());
+            let batch = PackedBatch::new([(prompt, &responses[..])]);
+            let trunk = lm.model.trunk(&batch)?;
+            let old = lm.model.score(&batch, &trunk, Policy::Current, rl.temperature)?;
+            let reference = lm.model.score(&batch, &trunk, Policy::Reference, rl.temperature)?;
+            rollouts.push(Rollout {
+                user,
+                profiles,
+                batch,
+                trunk,
+                old,
+                reference,
+                ranks,
+                rewards,
+                totals: [0.0; 2],
+            });
+        }
+        Ok(rollouts)
+    }
+
+    /// Fills in the total rewards, whitened over all of them where that is asked.
+    fn score_totals(&self, rollouts: &mut [Rollout]) {
+        let rl = &self.config.rl;
+        for rollout in rollouts.iter_mut() {
+            let (old, reference) = (rollout.sums(&rollout.old), rollout.sums(&rollout.reference));
+            rollout.totals =
+                [0, 1].map(|index| total_reward(rollout.rewards[index], rl.kl_coef, old[index], reference[index]));
+        }
+        if rl.whiten_rewards {
+            let mut all: Vec<f64> = rollouts.iter().flat_map(|rollout| rollout.totals).collect();
+            whiten(&mut all);
+            for (rollout, totals) in rollouts.iter_mut().zip(all.chunks_exact(GENERATIONS)) {
+                rollout.totals = [totals[0], totals[1]];
+            }
+        }
+    }
+
+    /// One pass over the rollouts and one optimizer step. Every user is a forward pass of its own, the same in every
+    /// epoch and for π_old, so that the order of users changes nothing but the order of a sum.
+    fn epoch(&mut self, rollouts: &[Rollout], epoch: usize) -> Result<Epoch, TrainError> {
+        let rl = &self.config.rl;
+        let weight = match rl.loss_reduction {
+            LossReduction::Mean => 1.0 / rollouts.len() as f64,
+            LossReduction::Sum => 1.0 / self.config.lm.gradient_accumulation_steps as f64,
+        };
+        let order = super::order::shuffled(
+            rollouts.len(),
+            self.config.run.seed,
+            u32::from_le_bytes(*b"epoc"),
+            self.next_update << 8 | epoch as u64,
+        );
+        let mut measured = Epoch::default();
+        let (mut tokens, mut entropy) = (0, 0.0);
+        for index in order {
+            let rollout = &rollouts[index as usize];
+            let Some(lm) = &mut self.lm else { break };
+            let scores = lm.model.score_tracked(&rollout.batch, &rollout.trunk, rl.temperature)?;
+            let old = rollout.sums(&rollout.old);
+            let log_pi = sums(&scores.logprobs, &rollout.batch);
+            let pair = Pair {
+                old,
+                rewards: rollout.totals,
+            };
+            let loss = pair_loss(log_pi.clone(), pair, rl.eta);
+            let value = f64::from(tensor_to_vec(loss.clone())?[0]);
+            if !value.is_finite() {
+                return Err(self.not_finite("language model", value, &[rollout.user]));
+            }
+            let mut gradients = loss.mul_scalar(weight).backward();
+            lm.model.trainable().accumulate(&mut gradients);
+            measured.loss += value * weight;
+            for (log_pi, old) in log_pi.into_iter().zip(old) {
+                let difference = f64::from(tensor_to_vec(log_pi)?[0]) - old;
+                measured.ratio += difference.exp() / (GENERATIONS * rollouts.len()) as f64;
+                measured.approx_kl += 0.5 * difference.powi(2) / (GENERATIONS * rollouts.len()) as f64;
+            }
+            let entropies = tensor_to_vec(scores.entropies)?;
+            tokens += entropies.len();
+            entropy += entropies.iter().map(|&x| f64::from(x)).sum::<f64>();
+        }
+        measured.entropy = entropy / tokens.max(1) as f64;
+        if let Some(lm) = &mut self.lm {
+            lm.optimizer.step(lm.model.trainable(), 1.0);
+        }
+        Ok(measured)
+    }
+
+    fn log_update(&mut self, rollouts: &[Rollout], epochs: &[Epoch]) -> Result<(), TrainError> {
+        let per_epoch = |of: fn(&Epoch) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
+        let last = |values: &[f64]| values.last().copied().unwrap_or(0.0);
+        let (losses, entropies) = (per_epoch(|epoch| epoch.loss), per_epoch(|epoch| epoch.entropy));
+        let (ratios, kls) = (per_epoch(|epoch| epoch.ratio), per_epoch(|epoch| epoch.approx_kl));
+        let mean_ratio = mean(ratios.iter().copied());
+        let rl = &self.config.rl;
+        let old = rollouts.iter().flat_map(|rollout| rollout.sums(&rollout.old));
+        let reference = rollouts.iter().flat_map(|rollout| rollout.sums(&rollout.reference));
+        let kl = mean(old.clone().zip(reference).map(|(old, reference)| old - reference));
+        let all_ranks = || rollouts.iter().flat_map(|rollout| &rollout.ranks);
+        let metric = |of: fn(&TargetRanks) -> Option<f64>| mean(all_ranks().filter_map(of));
+        let ended = mean_over(rollouts, |profile| f64::from(u8::from(profile.response.ended)));
+        let mut values = vec![
+            (
+                scalars::REWARDS,
+                mean(rollouts.iter().flat_map(|rollout| rollout.rewards)),
+            ),
+            (
+                scalars::TOTAL_REWARDS,
+                mean(rollouts.iter().flat_map(|rollout| rollout.totals)),
+            ),
+            (scalars::KL, kl),
+            (scalars::NON_SCORE_REWARD, -rl.kl_coef * kl),
+            (scalars::APPROX_KL, last(&kls)),
+            (scalars::ENTROPY, -mean(old)),
+            (
+                scalars::IN_BATCH_MRR,
+                metric(|ranks| eval_core::metrics::mrr(ranks, None)),
+            ),
+            (
+                scalars::IN_BATCH_NDCG,
+                metric(|ranks| eval_core::metrics::ndcg(ranks, None)),
+            ),
+            (scalars::POLICY_LOSS, last(&losses)),
+            (scalars::POLICY_LOSS_AVERAGE, mean(losses.iter().copied())),
+            (scalars::POLICY_ENTROPY, last(&entropies)),
+            (scalars::POLICY_ENTROPY_AVERAGE, mean(entropies.iter().copied())),
+            (scalars::RATIO, mean_ratio),
+            (
+                scalars::RATIO_VARIANCE,
+                mean(ratios.iter().map(|ratio| (ratio - mean_ratio).powi(2))),
+            ),
+            (scalars::EOS_TOKENS, ended * (GENERATIONS * rollouts.len()) as f64),
+            (scalars::LEARNING_RATE, self.config.lm.optimizer.lr),
+        ];
+        values.extend(self.diagnose(rollouts, ended));
+        self.logger.scalars(self.next_update, &values)?;
+        self.trace_update(rollouts, losses)
+    }
+
+    /// What goes wrong first in reinforcement, measured.
+    fn diagnose(&self, rollouts: &[Rollout], ended: f64) -> Vec<(&'static str, f64)> {
+        let limit = self.rollout.response_length.min(self.rollout.embedder_limit);
+        let equal = |rollout: &Rollout| f64::from(u8::from(rollout.rewards[0] == rollout.rewards[1]));
+        let title_share = mean(rollouts.iter().flat_map(|rollout| {
+            let user = &self.dataset.train[rollout.user as usize];
+            let title = &self.dataset.items[user.targets[0] as usize].title;
+            rollout
+                .profiles
+                .each_ref()
+                .map(|profile| f64::from(u8::from(!title.is_empty() && profile.text.contains(title.as_str()))))
+        }));
+        vec![
+            (diagnostics::EQUAL_REWARDS, mean(rollouts.iter().map(equal))),
+            (diagnostics::SAMPLER_GAP, mean(rollouts.iter().map(sampler_gap))),
+            (diagnostics::EOS_RATE, ended),
+            (
+                diagnostics::LENGTH,
+                mean_over(rollouts, |profile| profile.response.tokens.len() as f64),
+            ),
+            (diagnostics::DIVERSITY, mean(rollouts.iter().map(diversity))),
+            (diagnostics::TITLE_SHARE, title_share),
+            (
+                diagnostics::PENALTIES,
+                mean_over(rollouts, |profile| f64::from(u8::from(profile.tokens.len() >= limit))),
+            ),
+        ]
+    }
+
+    fn trace_update(&mut self, rollouts: &[Rollout], losses: Vec<f64>) -> Result<(), TrainError> {
+        let Some(trace) = &mut self.trace else { return Ok(()) };
+        let train = &self.dataset.train;
+        let traced = |rollout: &'_ Rollout, index: usize| {
+            let range = rollout.batch.responses()[index].clone();
+            (range, rollout.rewards[index], rollout.totals[index])
+        };
+        let responses = rollouts
+            .iter()
+            .map(|rollout| {
+                [0, 1].map(|index| {
+                    let (range, reward, total_reward) = traced(rollout, index);
+                    TracedResponse {
+                        tokens: &rollout.profiles[index].response.tokens,
+                        logprobs: &rollout.old.logprobs[range.clone()],
+                        reference_logprobs: &rollout.reference.logprobs[range],
+                        reward,
+                        total_reward,
+                    }
+                })
+            })
+            .collect();
+        let users = rollouts
+            .iter()
+            .map(|rollout| train[rollout.user as usize].id.as_str())
+            .collect();
+        trace.write(&TracedUpdate {
+            update: self.next_update,
+            users,
+            responses,
+            losses,
+        })
+    }
+}
+
+/// Sums of each response's log-probabilities, `[1]`.
+fn sums(logprobs: &Tensor<1>, batch: &PackedBatch) -> [Tensor<1>; GENERATIONS] {
+    let sum = |range: &Range<usize>| logprobs.clone().narrow(0, range.start, range.len()).sum();
+    [sum(&batch.responses()[0]), sum(&batch.responses()[1])]
+}
+
+/// Mean absolute difference a token between what the sampler and the scorer gave it.
+fn sampler_gap(rollout: &Rollout) -> f64 {
+    let sampled = rollout.profiles.iter().flat_map(|profile| &profile.response.logprobs);
+    mean(
+        sampled
+            .zip(&rollout.old.logprobs)
+            .map(|(&a, &b)| f64::from((a - b).abs())),
+    )
+}
+
+/// 1 − the share of distinct words that the two profiles have in common (Jaccard).
+fn diversity(rollout: &Rollout) -> f64 {
+    let words = |profile: &Profile| -> std::collections::BTreeSet<String> {
+        profile.text.split_whitespace().map(str::to_lowercase).collect()
+    };
+    let [first, second] = rollout.profiles.each_ref().map(words);
+    let union = first.union(&second).count();
+    if union == 0 {
+        0.0
+    } else {
+        1.0 - first.intersection(&second).count() as f64 / union as f64
+    }
+}
+
+fn mean_over(rollouts: &[Rollout], of: impl Fn(&Profile) -> f64) -> f64 {
+    mean(rollouts.iter().flat_map(|rollout| &rollout.profiles).map(of))
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (count, sum) = values.fold((0usize, 0.0), |(count, sum), value| (count + 1, sum + value));
+    if count == 0 { 0.0 } else { sum / count as f64 }
+}

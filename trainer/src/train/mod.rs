@@ -1,0 +1,177 @@
+//! Alternating training: the embedder on profiles, then the language model on the ranking that its profiles yield.
+
+mod alternate;
+mod embedder;
+mod evaluate;
+mod lm;
+pub mod loss;
+pub mod order;
+mod setup;
+mod trace;
+
+use std::path::PathBuf;
+
+use eval_core::retrieval::Query;
+use models::text::Tokenizer;
+use models::{Adam, Encoder, LanguageModel};
+
+use crate::TrainError;
+use crate::config::TrainConfig;
+use crate::data::{Dataset, User};
+use crate::log::Logger;
+use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
+use order::EpochOrder;
+pub use setup::{device, end_tokens, open_decoder, open_encoder, pooling};
+use trace::Trace;
+
+/// A run: models, data, optimizers and logs.
+#[derive(Debug)]
+pub struct Trainer {
+    config: TrainConfig,
+    dataset: Dataset,
+    /// `None` where the embedder is trained on raw histories.
+    lm: Option<LmState>,
+    embedder: EmbedderState,
+    rollout: RolloutOptions,
+    logger: Logger,
+    trace: Option<Trace>,
+    /// The global update that comes next, from 1, through both phases and all iterations.
+    next_update: u64,
+    /// Updates after which the run ends early.
+    stop_after: Option<u64>,
+    last_checkpoint: Option<PathBuf>,
+}
+
+/// The language model and what trains it.
+#[derive(Debug)]
+struct LmState {
+    model: Box<dyn LanguageModel>,
+    tokenizer: Tokenizer,
+    optimizer: Adam,
+    order: EpochOrder,
+}
+
+/// The embedder and what trains it.
+#[derive(Debug)]
+struct EmbedderState {
+    model: Box<dyn Encoder>,
+    tokenizer: Tokenizer,
+    optimizer: Adam,
+    order: EpochOrder,
+}
+
+/// One of the dataset's three parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// To train on.
+    Train,
+    /// To watch.
+    Val,
+    /// Sealed until the end.
+    Test,
+}
+
+impl Split {
+    /// Its users.
+    pub fn users(self, dataset: &Dataset) -> &[User] {
+        match self {
+            Self::Train => &dataset.train,
+            Self::Val => &dataset.val,
+            Self::Test => &dataset.test,
+        }
+    }
+
+    /// The number of its first user when train, val and test are counted through: draws are keyed by it.
+    pub fn first_user(self, dataset: &Dataset) -> u32 {
+        let before = match self {
+            Self::Train => 0,
+            Self::Val => dataset.train.len(),
+            Self::Test => dataset.train.len() + dataset.val.len(),
+        };
+        before as u32
+    }
+}
+
+impl Trainer {
+    /// Samples `samples` profiles for each user of `split` at global update `update`, user by user.
+    fn profiles_of(&mut self, split: Split, samples: u32, update: u64) -> Result<Vec<Profile>, TrainError> {
+        let first = split.first_user(&self.dataset);
+        let users = split.users(&self.dataset);
+        let requests: Vec<Request<'_>> = users
+            .iter()
+            .zip(first..)
+            .flat_map(|(user, number)| requests(user, number, samples))
+            .collect();
+        match &mut self.lm {
+            Some(lm) => {
+                let tokenizers = Tokenizers {
+                    lm: &lm.tokenizer,
+                    embedder: &self.embedder.tokenizer,
+                };
+                write_profiles(lm.model.as_mut(), tokenizers, &self.rollout, &requests, update as u32)
+            }
+            None => raw_histories(users, &self.dataset, &self.embedder.tokenizer, &self.rollout),
+        }
+    }
+
+    /// Whether the run has had the updates it was asked for.
+    fn stopped(&self) -> bool {
+        self.stop_after.is_some_and(|updates| self.next_update > updates)
+    }
+
+    /// The embedder's tokens of the items.
+    fn item_texts(&self) -> Vec<&[u32]> {
+        let limit = self.rollout.embedder_limit;
+        self.dataset
+            .items
+            .iter()
+            .map(|item| &item.tokens[..item.tokens.len().min(limit)])
+            .collect()
+    }
+}
+
+/// `samples` requests for one user.
+pub(crate) fn requests(user: &User, number: u32, samples: u32) -> impl Iterator<Item = Request<'_>> {
+    (0..samples).map(move |sample| Request {
+        prompt: &user.prompt_tokens,
+        user: number,
+        sample,
+    })
+}
+
+/// What a user's ranking leaves out and looks for.
+pub(crate) fn query(user: &User) -> Query<'_> {
+    Query {
+        masked: &user.history,
+        targets: &user.targets,
+    }
+}
+
+/// The baseline without a language model: the history itself, instruction left out, its last tokens where it is long.
+pub(crate) fn raw_histories(
+    users: &[User],
+    dataset: &Dataset,
+    tokenizer: &Tokenizer,
+    rollout: &RolloutOptions,
+) -> Result<Vec<Profile>, TrainError> {
+    let limit = rollout.response_length.min(rollout.embedder_limit);
+    let instruction = &dataset.manifest.rules.instruction;
+    users
+        .iter()
+        .map(|user| {
+            let history = user
+                .prompt
+                .strip_prefix(instruction.as_str())
+                .unwrap_or(&user.prompt)
+                .trim_start();
+            let text = format!("{}{history}", rollout.query_prefix);
+            let tokens = tokenizer.encode_limited_to_end(&text, limit)?;
+            let response = models::Response {
+                tokens: Vec::new(),
+                logprobs: Vec::new(),
+                ended: true,
+            };
+            Ok(Profile { response, text, tokens })
+        })
+        .collect()
+}

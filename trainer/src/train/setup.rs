@@ -1,0 +1,275 @@
+//! From a configuration to a run that is ready to go.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use models::text::Tokenizer;
+use models::{Adam, AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LoraConfig, TrainedPart};
+
+use super::order::EpochOrder;
+use super::trace::Trace;
+use super::{EmbedderState, LmState, Trainer};
+use crate::TrainError;
+use crate::config::{
+    Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Profiles, PromptTemplate, TrainConfig, Trainable,
+};
+use crate::data::{Dataset, TemplateForm};
+use crate::hub::resolve_model;
+use crate::log::Logger;
+use crate::rollout::RolloutOptions;
+
+/// Streams of the orders of one seed.
+const EMBEDDER_ORDER: u32 = 1;
+const LM_ORDER: u32 = 2;
+
+impl Trainer {
+    /// Opens the dataset, loads both models and starts the run's folder with its resolved configuration. The run ends early
+    /// after `stop_after` updates.
+    pub fn new(config: TrainConfig, stop_after: Option<u64>) -> Result<Self, TrainError> {
+        let dataset = Dataset::open(&config.run.dataset)?;
+        check_template(&config, &dataset)?;
+        check_top(&config, &dataset)?;
+        let device = device(config.run.device)?;
+        let embedder = load_embedder(&config, &device, dataset.train.len())?;
+        let lm = match config.run.profiles {
+            Profiles::Generated => Some(load_lm(&config, &device, dataset.train.len())?),
+            Profiles::None => None,
+        };
+        check_tokens(&dataset, lm.as_ref(), &embedder)?;
+        let rollout = RolloutOptions {
+            seed: config.run.seed,
+            temperature: config.rl.temperature,
+            response_length: config.rl.response_length,
+            end_tokens: match &lm {
+                Some(lm) => end_tokens(&lm.tokenizer, &config.lm.extra_eos)?,
+                None => Vec::new(),
+            },
+            slots: config.rl.rollout_batch,
+            query_prefix: config.embedder.query_prefix.clone(),
+            embedder_limit: embedder.model.max_tokens(),
+        };
+        let output = &config.run.output;
+        fs::create_dir_all(output).map_err(|source| TrainError::io(output, source))?;
+        config.save(output)?;
+        let mut logger = Logger::create(output)?;
+        logger.text("config", 0, &format!("```toml\n{}```\n", config.to_toml()?))?;
+        let trace = config.run.trace.as_deref().map(Trace::create).transpose()?;
+        Ok(Self {
+            config,
+            dataset,
+            lm,
+            embedder,
+            rollout,
+            logger,
+            trace,
+            next_update: 1,
+            stop_after,
+            last_checkpoint: None,
+        })
+    }
+}
+
+/// The device of that name, if this build and machine have it.
+pub fn device(device: Device) -> Result<models::Device, TrainError> {
+    match device {
+        Device::Cpu => Ok(models::Device::flex()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda => Ok(models::Device::cuda(0usize)),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda => Err(TrainError::Mismatch(
+            "device cuda: this langptune was built without CUDA; build it with --features cuda".to_owned(),
+        )),
+        Device::Wgpu => Err(TrainError::Mismatch(
+            "device wgpu: training through WebGPU is not built".to_owned(),
+        )),
+    }
+}
+
+/// The ids that end a profile: the tokenizer's EOS, and those that are named.
+pub fn end_tokens(tokenizer: &Tokenizer, extra: &[String]) -> Result<Vec<u32>, TrainError> {
+    let mut tokens: Vec<u32> = tokenizer.eos().into_iter().collect();
+    for name in extra {
+        let unknown = || TrainError::Mismatch(format!("eos: the tokenizer has no token `{name}`"));
+        tokens.push(tokenizer.token_id(name).ok_or_else(unknown)?);
+    }
+    Ok(tokens)
+}
+
+fn load_lm(config: &TrainConfig, device: &models::Device, users: usize) -> Result<LmState, TrainError> {
+    let folder = resolve(&config.lm.model, config.lm.revision.as_deref())?;
+    let options = DecoderOptions {
+        device: device.clone(),
+        part: trained_part(&config.lm.trainable),
+        seed: config.run.seed,
+    };
+    let (decoder, tokenizer) = open_decoder(&folder, &options)?;
+    Ok(LmState {
+        model: Box::new(decoder),
+        tokenizer,
+        optimizer: Adam::new(optimizer(&config.lm.optimizer)),
+        order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, [0, 1]),
+    })
+}
+
+/// Loads a decoder and its tokenizer, which must belong together. A PEFT adapter folder is put on its base model.
+pub fn open_decoder(folder: &Path, options: &DecoderOptions) -> Result<(Decoder, Tokenizer), TrainError> {
+    let adapter = folder.join("adapter_config.json").is_file();
+    let base = if adapter { base_of(folder)? } else { folder.to_owned() };
+    let mut decoder = Decoder::load(&base, options)?;
+    if adapter {
+        decoder.load_adapter(folder)?;
+    }
+    let tokenizer = Tokenizer::open(if folder.join("tokenizer.json").is_file() {
+        folder
+    } else {
+        &base
+    })?;
+    decoder.check_tokenizer(tokenizer.vocabulary_size())?;
+    Ok((decoder, tokenizer))
+}
+
+/// The model that an adapter was trained on.
+fn base_of(folder: &Path) -> Result<PathBuf, TrainError> {
+    let path = folder.join("adapter_config.json");
+    let text = fs::read_to_string(&path).map_err(|source| TrainError::io(&path, source))?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| TrainError::Mismatch(format!("{}: {error}", path.display())))?;
+    let base = value["base_model_name_or_path"].as_str().ok_or_else(|| {
+        let message = format!(
+            "{}: field `base_model_name_or_path`: expected a folder or hub id",
+            path.display()
+        );
+        TrainError::Mismatch(message)
+    })?;
+    resolve(base, None)
+}
+
+fn load_embedder(config: &TrainConfig, device: &models::Device, users: usize) -> Result<EmbedderState, TrainError> {
+    let folder = resolve(&config.embedder.model, config.embedder.revision.as_deref())?;
+    let options = EncoderOptions {
+        device: device.clone(),
+        pooling: config.embedder.pooling.map(pooling),
+        train: true,
+    };
+    let (model, tokenizer) = open_encoder(&folder, &options)?;
+    let batch = config.embedder.per_device_train_batch_size;
+    Ok(EmbedderState {
+        model: Box::new(model),
+        tokenizer,
+        optimizer: Adam::new(optimizer(&config.embedder.optimizer)),
+        order: EpochOrder::new(users, batch, config.run.seed, EMBEDDER_ORDER, [0, 1]),
+    })
+}
+
+/// Loads an encoder and its tokenizer, which must belong together.
+pub fn open_encoder(folder: &Path, options: &EncoderOptions) -> Result<(Bert, Tokenizer), TrainError> {
+    let model = Bert::load(folder, options)?;
+    let tokenizer = Tokenizer::open(folder)?;
+    model.check_tokenizer(tokenizer.vocabulary_size())?;
+    Ok((model, tokenizer))
+}
+
+fn resolve(model: &str, revision: Option<&str>) -> Result<PathBuf, TrainError> {
+    Ok(resolve_model(model, revision)?)
+}
+
+/// The models' word for a configured pooling.
+pub fn pooling(pooling: Pooling) -> models::Pooling {
+    match pooling {
+        Pooling::Cls => models::Pooling::Cls,
+        Pooling::Mean => models::Pooling::Mean,
+    }
+}
+
+fn trained_part(trainable: &Trainable) -> TrainedPart {
+    match trainable {
+        Trainable::Lora(config) => TrainedPart::Lora(LoraConfig {
+            rank: config.lora_rank,
+            alpha: config.lora_alpha,
+            targets: config.lora_targets.clone(),
+        }),
+        Trainable::LastLayers { num_layers_unfrozen } => TrainedPart::LastLayers(*num_layers_unfrozen),
+        Trainable::Full => TrainedPart::Full,
+    }
+}
+
+fn optimizer(config: &OptimizerConfig) -> AdamConfig {
+    AdamConfig {
+        lr: config.lr,
+        betas: (config.betas[0], config.betas[1]),
+        eps: config.eps,
+        weight_decay: config.weight_decay,
+        decoupled: config.algorithm == OptimizerAlgorithm::Adamw,
+    }
+}
+
+/// The dataset's prompts must have the form that the configuration asks for.
+fn check_template(config: &TrainConfig, dataset: &Dataset) -> Result<(), TrainError> {
+    let Some(asked) = config.lm.template else { return Ok(()) };
+    let asked = match asked {
+        PromptTemplate::Gemma => "gemma",
+        PromptTemplate::Chat => "chat",
+    };
+    let found = match dataset.manifest.rules.template {
+        TemplateForm::Gemma => "gemma",
+        TemplateForm::Chat => "chat",
+    };
+    if found != asked {
+        let message = format!(
+            "{}: prompts were prepared with the template {found}, the run asks for {asked}; prepare again with --template {asked} or train with --template {found}",
+            config.run.dataset.display()
+        );
+        return Err(TrainError::Mismatch(message));
+    }
+    Ok(())
+}
+
+fn check_top(config: &TrainConfig, dataset: &Dataset) -> Result<(), TrainError> {
+    let (top, items) = (config.evaluation.topk, dataset.items.len());
+    if top > items {
+        let message = format!("topk: {top} is above the catalogue's {items} items; give at most {items}");
+        return Err(TrainError::Mismatch(message));
+    }
+    if dataset.train.is_empty() {
+        let message = format!("{}: there are no train users", config.run.dataset.display());
+        return Err(TrainError::Mismatch(message));
+    }
+    Ok(())
+}
+
+/// The dataset's token ids must be those of the models: the first prompts and items tell.
+fn check_tokens(dataset: &Dataset, lm: Option<&LmState>, embedder: &EmbedderState) -> Result<(), TrainError> {
+    let texts: Vec<&[u32]> = dataset
+        .items
+        .iter()
+        .take(4)
+        .map(|item| item.tokens.as_slice())
+        .collect();
+    embedder.model.embed(&texts)?;
+    for item in dataset.items.iter().take(4) {
+        let again = embedder
+            .tokenizer
+            .encode(&item.text, models::text::SpecialTokens::Add)?;
+        if again != item.tokens {
+            let message = format!(
+                "the dataset was prepared with another embedder tokenizer (item {} has other tokens under this one); prepare it again with --embedder of this run",
+                item.id
+            );
+            return Err(TrainError::Mismatch(message));
+        }
+    }
+    if let (Some(lm), Some(user)) = (lm, dataset.train.first()) {
+        let text = lm.tokenizer.decode(&user.prompt_tokens)?;
+        let head: String = user.prompt.chars().take(40).collect();
+        if !text.contains(head.trim()) {
+            let message = "the dataset was prepared with another language model's tokenizer; prepare it again with --lm of this run";
+            return Err(TrainError::Mismatch(message.to_owned()));
+        }
+        let (longest, most) = (user.prompt_tokens.len(), lm.model.max_positions());
+        if longest > most {
+            let message = format!("prompts of {longest} tokens are beyond the language model's {most} positions");
+            return Err(TrainError::Mismatch(message));
+        }
+    }
+    Ok(())
+}
