@@ -84,6 +84,19 @@ struct Written<'a> {
     profile: String,
 }
 
+impl Written<'_> {
+    fn text(&self) -> String {
+        let end = if self.ended { "" } else { ", cut at the limit" };
+        let head = format!(
+            "— user {}, profile {} ({} tokens{end})",
+            self.user,
+            self.sample + 1,
+            self.tokens
+        );
+        format!("{head}\n{}\n\n", self.profile.trim())
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &ProfileArgs) -> anyhow::Result<()> {
     let dataset = Dataset::open(&args.dataset)?;
@@ -113,26 +126,18 @@ pub fn run(args: &ProfileArgs) -> anyhow::Result<()> {
     for (sample, response) in decoder.sample(&prompts, &draws)?.into_iter().enumerate() {
         let profile = tokenizer.decode(&response.tokens)?;
         let (tokens, ended) = (response.tokens.len(), response.ended);
-        if args.json {
-            println!(
-                "{}",
-                serde_json::to_string(&Written {
-                    user: &user.id,
-                    sample,
-                    tokens,
-                    ended,
-                    profile
-                })?
-            );
+        let written = Written {
+            user: &user.id,
+            sample,
+            tokens,
+            ended,
+            profile,
+        };
+        super::print(&if args.json {
+            format!("{}\n", serde_json::to_string(&written)?)
         } else {
-            let end = if ended { "" } else { ", cut at the limit" };
-            println!(
-                "— user {}, profile {} ({tokens} tokens{end})\n{}\n",
-                user.id,
-                sample + 1,
-                profile.trim()
-            );
-        }
+            written.text()
+        })?;
     }
     Ok(())
 }

@@ -239,13 +239,6 @@ fn check_top(config: &TrainConfig, dataset: &Dataset) -> Result<(), TrainError> 
 
 /// The dataset's token ids must be those of the models: the first prompts and items tell.
 fn check_tokens(dataset: &Dataset, lm: Option<&LmState>, embedder: &EmbedderState) -> Result<(), TrainError> {
-    let texts: Vec<&[u32]> = dataset
-        .items
-        .iter()
-        .take(4)
-        .map(|item| item.tokens.as_slice())
-        .collect();
-    embedder.model.embed(&texts)?;
     for item in dataset.items.iter().take(4) {
         let again = embedder
             .tokenizer

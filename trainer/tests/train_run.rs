@@ -1,0 +1,252 @@
+//! A whole run of the binary on tiny models: raw reviews to a dataset, both phases, evaluation, checkpoints.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures")
+        .join(path)
+}
+
+fn langptune(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_langptune"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+fn run(arguments: &[&str]) -> String {
+    let (done, text) = langptune(arguments);
+    assert!(done, "{arguments:?}\n{text}");
+    text
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn prepared(folder: &Path) -> PathBuf {
+    let dataset = folder.join("dataset");
+    run(&[
+        "prepare",
+        "--reviews",
+        text(&fixture("raw/hard/reviews.jsonl.gz")),
+        "--metadata",
+        text(&fixture("raw/hard/meta.jsonl.gz")),
+        "--lm",
+        text(&fixture("models/tiny-lm")),
+        "--embedder",
+        text(&fixture("models/tiny-embedder")),
+        "--template",
+        "chat",
+        "--output",
+        text(&dataset),
+    ]);
+    dataset
+}
+
+fn train(dataset: &Path, output: &Path, more: &[&str]) -> (bool, String) {
+    let (lm, embedder) = (fixture("models/tiny-lm"), fixture("models/tiny-embedder"));
+    let mut arguments = vec![
+        "train",
+        "--dataset",
+        text(dataset),
+        "--output",
+        text(output),
+        "--lm",
+        text(&lm),
+        "--embedder",
+        text(&embedder),
+        "--response_length",
+        "6",
+        "--num_iterations",
+        "1",
+        "--num_emb_updates",
+        "2",
+        "--num_lm_updates",
+        "2",
+        "--gradient_accumulation_steps",
+        "4",
+        "--emb_gradient_accumulation_steps",
+        "2",
+        "--emb_per_device_train_batch_size",
+        "4",
+        "--print_sample_output_freq",
+        "3",
+        "--lr",
+        "1e-3",
+        "--emb_lr",
+        "1e-3",
+    ];
+    arguments.extend(more);
+    langptune(&arguments)
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|number| number.as_f64().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_run_trains_both_models_and_writes_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let (run, trace) = (folder.path().join("run"), folder.path().join("trace.jsonl"));
+    let (done, output) = train(
+        &dataset,
+        &run,
+        &[
+            "--lora_rank",
+            "4",
+            "--lora_alpha",
+            "8",
+            "--kl_coef",
+            "0.2",
+            "--trace",
+            text(&trace),
+        ],
+    );
+    assert!(done, "{output}");
+
+    // Evaluated and saved before updates 1 and 4 and at the end, under the updates that were done.
+    let checkpoints: BTreeSet<String> = fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected = ["update-000000", "update-000003", "update-000004"].map(str::to_owned);
+    assert_eq!(checkpoints, BTreeSet::from(expected));
+
+    let metrics = lines(&run.join("metrics.jsonl"));
+    let steps_with = |name: &str| -> Vec<u64> {
+        let with = metrics.iter().filter(|line| line.get(name).is_some());
+        with.map(|line| line["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(steps_with("embedder/loss"), [1, 2]);
+    assert_eq!(steps_with("dpo/loss/policy"), [3, 4]);
+    assert_eq!(steps_with("objective/gen_ndcg@20"), [1, 4, 5]);
+    assert_eq!(steps_with("objective/ref_recall@5"), [1, 4, 5]);
+
+    for update in lines(&trace) {
+        check_totals(&update);
+    }
+    assert_eq!(lines(&trace).len(), 2);
+}
+
+/// The whitened totals follow from the traced rewards and log-probabilities.
+fn check_totals(update: &Value) {
+    let responses: Vec<&Value> = update["responses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|pair| pair.as_array().unwrap())
+        .collect();
+    let raw: Vec<f64> = responses
+        .iter()
+        .map(|response| {
+            // Printed as f32: the shortest decimals, not the f64 of the same value.
+            let sum = |field: &str| {
+                numbers(&response[field])
+                    .iter()
+                    .map(|&x| f64::from(x as f32))
+                    .sum::<f64>()
+            };
+            response["reward"].as_f64().unwrap() - 0.2 * (sum("logprobs") - sum("reference_logprobs"))
+        })
+        .collect();
+    let mean = raw.iter().sum::<f64>() / raw.len() as f64;
+    let variance = raw.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / raw.len() as f64;
+    for (response, raw) in responses.iter().zip(&raw) {
+        let total = response["total_reward"].as_f64().unwrap();
+        assert!((total - (raw - mean) / (variance + 1e-8).sqrt()).abs() < 1e-6);
+    }
+    assert_eq!(update["losses"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_run_repeated_gives_the_same_models_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let [first, second, other] = ["first", "second", "other"].map(|name| folder.path().join(name));
+    let part = ["--trainable", "last-n", "--num_layers_unfrozen", "1"];
+    for output in [&first, &second] {
+        let (done, text) = train(&dataset, output, &part);
+        assert!(done, "{text}");
+    }
+    let (done, output) = train(
+        &dataset,
+        &other,
+        &[&part[..], &["--seed", "2", "--rollout_batch", "3"]].concat(),
+    );
+    assert!(done, "{output}");
+    for model in ["lm", "embedder"] {
+        let bytes = |run: &Path| {
+            fs::read(
+                run.join("checkpoints/update-000004")
+                    .join(model)
+                    .join("model.safetensors"),
+            )
+        };
+        assert_eq!(bytes(&first).unwrap(), bytes(&second).unwrap());
+        assert_ne!(bytes(&first).unwrap(), bytes(&other).unwrap());
+    }
+}
+
+#[test]
+fn the_raw_history_baseline_needs_no_language_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    let (done, output) = train(&dataset, &run, &["--profiles", "none"]);
+    assert!(done, "{output}");
+    assert!(!run.join("checkpoints/update-000002/lm").exists());
+    assert!(
+        run.join("checkpoints/update-000002/embedder/model.safetensors")
+            .is_file()
+    );
+}
+
+#[test]
+fn a_cutoff_beyond_the_catalogue_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    let (done, output) = train(&dataset, &run, &["--topk", "1000"]);
+    assert!(
+        !done && output.contains("topk: 1000 is above the catalogue's"),
+        "{output}"
+    );
+    assert!(!run.exists());
+}
+
+#[test]
+fn a_run_in_the_way_is_not_replaced_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("notes.txt"), "mine").unwrap();
+    let (done, output) = train(&dataset, &run, &[]);
+    assert!(!done && output.contains("--overwrite"), "{output}");
+    assert_eq!(fs::read_to_string(run.join("notes.txt")).unwrap(), "mine");
+}
