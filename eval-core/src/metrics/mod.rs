@@ -76,10 +76,7 @@ pub fn hit(ranks: &TargetRanks, cutoff: Cutoff) -> Option<f64> {
 /// # Ok::<(), eval_core::Error>(())
 /// ```
 pub fn mrr(ranks: &TargetRanks, cutoff: impl Into<Option<Cutoff>>) -> Option<f64> {
-    let sum = ranks
-        .graded_hits(places(cutoff))
-        .map(|(rank, _)| 1.0 / f64::from(rank))
-        .sum();
+    let sum = total(ranks.graded_hits(places(cutoff)).map(|(rank, _)| 1.0 / f64::from(rank)));
     (!ranks.is_empty()).then_some(sum)
 }
 
@@ -139,7 +136,7 @@ pub fn map(ranks: &TargetRanks, cutoff: impl Into<Option<Cutoff>>) -> Option<f64
     let hits = ranks.graded_hits(places(cutoff)).zip(1u32..);
     per_target(
         ranks,
-        hits.map(|((rank, _), hits)| f64::from(hits) / f64::from(rank)).sum(),
+        total(hits.map(|((rank, _), hits)| f64::from(hits) / f64::from(rank))),
     )
 }
 
@@ -157,16 +154,22 @@ fn places(cutoff: impl Into<Option<Cutoff>>) -> usize {
 }
 
 fn normalised_gain(ranks: &TargetRanks, places: usize, gain: impl Fn(u32) -> f64) -> Option<f64> {
-    let gained: f64 = ranks
-        .graded_hits(places)
-        .map(|(rank, grade)| gain(grade) * discount(rank))
-        .sum();
+    let gained = total(
+        ranks
+            .graded_hits(places)
+            .map(|(rank, grade)| gain(grade) * discount(rank)),
+    );
     let ideal: f64 = (1..)
         .zip(ranks.ideal_grades())
         .take(places)
         .map(|(rank, &grade)| gain(grade) * discount(rank))
         .sum();
     (!ranks.is_empty()).then(|| gained / ideal)
+}
+
+/// The sum in order; of nothing it is 0, where [`Iterator::sum`] gives -0.
+fn total(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 /// What a gain at `rank`, counted from 1, is worth.
@@ -186,6 +189,22 @@ mod tests {
 
     fn at(places: usize) -> Cutoff {
         Cutoff::new(places).unwrap()
+    }
+
+    #[test]
+    fn no_hit_is_zero_and_not_minus_zero() {
+        let missed = ranks(&[30]);
+        for value in [
+            mrr(&missed, at(5)),
+            ndcg(&missed, at(5)),
+            ndcg_exp(&missed, at(5)),
+            map(&missed, at(5)),
+        ] {
+            assert!(
+                value.is_some_and(|value| value == 0.0 && value.is_sign_positive()),
+                "{value:?}"
+            );
+        }
     }
 
     #[test]
