@@ -1,5 +1,6 @@
 //! LangPTune's trainer: raw reviews to a dataset, alternating training of a profile writer and an embedder, and evaluation.
 
+pub mod baselines;
 pub mod cli;
 pub mod config;
 pub mod data;
