@@ -11,6 +11,7 @@ pub mod hub;
 pub mod log;
 mod npy;
 pub mod progress;
+pub mod report;
 pub mod reward;
 pub mod rollout;
 pub mod train;

@@ -3,6 +3,7 @@
 mod argv;
 mod doctor;
 mod embed;
+mod evaluate;
 mod logprob;
 mod metrics;
 mod prepare;
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     Prepare(Box<PrepareArgs>),
     Train(Box<TrainArgs>),
+    Evaluate(Box<evaluate::EvaluateArgs>),
     Metrics(metrics::MetricsArgs),
     Profile(profile::ProfileArgs),
     Logprob(logprob::LogprobArgs),
@@ -76,6 +78,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Prepare(arguments) => prepare::run(*arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Logprob(arguments) => logprob::run(&arguments),

@@ -24,5 +24,6 @@ mod split;
 pub use dataset::{Dataset, Item, User};
 pub use error::{Counts, DataError, LineProblem};
 pub use manifest::{DataFile, FORMAT, FORMAT_VERSION, Manifest, Rules, Source, Stats, TemplateForm, TokenizerSource};
+pub(crate) use output::UnfinishedFolder;
 pub use prepare::Preparation;
 pub use prompt::FILM_INSTRUCTION;

@@ -7,11 +7,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{DataError, manifest::MANIFEST_FILE};
+use super::DataError;
 
 /// A folder being written beside its place. Dropped without [`publish`](Self::publish), it disappears.
 #[derive(Debug)]
-pub(super) struct UnfinishedFolder {
+pub(crate) struct UnfinishedFolder {
     written: TempDir,
     place: PathBuf,
 }
@@ -19,16 +19,17 @@ pub(super) struct UnfinishedFolder {
 impl UnfinishedFolder {
     /// Begins the folder that will be at `place`, so that a place that cannot be written to is found before the work.
     ///
-    /// With `overwrite` an earlier dataset there is replaced; any other folder that is not empty is left alone.
-    pub(super) fn begin(place: &Path, overwrite: bool) -> Result<Self, DataError> {
+    /// With `overwrite` an earlier result there, which has the file `marker`, is replaced; any other folder that is not empty
+    /// is left alone.
+    pub(crate) fn begin(place: &Path, overwrite: bool, marker: &str) -> Result<Self, DataError> {
         let failed = |source| DataError::Write {
             path: place.to_owned(),
             source,
         };
-        if is_taken(place).map_err(failed)? && !(overwrite && place.join(MANIFEST_FILE).is_file()) {
+        if is_taken(place).map_err(failed)? && !(overwrite && place.join(marker).is_file()) {
             return Err(if overwrite {
                 failed(io::Error::other(format!(
-                    "the folder holds other files and no {MANIFEST_FILE}"
+                    "the folder holds other files and no {marker}"
                 )))
             } else {
                 DataError::OutputExists { path: place.to_owned() }
@@ -48,12 +49,12 @@ impl UnfinishedFolder {
     }
 
     /// Where to write.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.written.path()
     }
 
     /// Puts the folder in its place.
-    pub(super) fn publish(self) -> Result<(), DataError> {
+    pub(crate) fn publish(self) -> Result<(), DataError> {
         let failed = |source| DataError::Write {
             path: self.place.clone(),
             source,
@@ -61,7 +62,7 @@ impl UnfinishedFolder {
         let replaced = if self.place.exists() {
             let parent = self.written.path().parent().unwrap_or(Path::new("."));
             let aside = beside(parent, ".replaced-").map_err(failed)?;
-            fs::rename(&self.place, aside.path().join("dataset")).map_err(failed)?;
+            fs::rename(&self.place, aside.path().join("replaced")).map_err(failed)?;
             Some(aside)
         } else {
             None

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{
     Counts, DataError, Dataset, Item, Manifest, Rules, User,
     catalogue::{Catalogue, Descriptions},
-    manifest::{FORMAT, FORMAT_VERSION, Source, Stats, TokenizerSource},
+    manifest::{FORMAT, FORMAT_VERSION, MANIFEST_FILE, Source, Stats, TokenizerSource},
     output::UnfinishedFolder,
     prompt::{self, Rated},
     reviews::{ReviewTexts, Reviews},
@@ -48,7 +48,7 @@ impl Preparation {
     /// Names the file and line, the filter that left nothing, or the folder that cannot be written.
     pub fn run(&self) -> Result<Manifest, DataError> {
         self.rules.check()?;
-        let folder = UnfinishedFolder::begin(&self.output, self.overwrite)?;
+        let folder = UnfinishedFolder::begin(&self.output, self.overwrite, MANIFEST_FILE)?;
         let work = Work::open(self)?;
         let mut dataset = work.dataset(work.users_and_items()?)?;
         dataset.write(folder.path())?;

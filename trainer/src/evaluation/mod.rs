@@ -3,6 +3,13 @@
 //! Vectors are rounded to f16 first and ranked by eval-core with sums in a fixed order: what a report records is what a
 //! browser recomputes.
 
+mod checkpoint;
+mod comparison;
+mod measure;
+mod output;
+mod plan;
+mod text;
+
 use eval_core::metrics::{Measure, Metric, MetricTable};
 use eval_core::retrieval::{EmbeddingStore, Found, Query, Retriever};
 use eval_core::scores::TieSummary;
@@ -11,6 +18,13 @@ use models::Encoder;
 
 use crate::TrainError;
 use crate::reward;
+
+pub use checkpoint::{CheckpointChoice, checkpoint_folder};
+pub use comparison::{Evaluation, RowSummary, WrittenSummary, compare};
+pub use measure::{Measured, Row, RowName, Skipped, Written, measure};
+pub use output::{EVALUATION_FILE, write_files};
+pub use plan::{Baseline, EvaluationPlan, Sampling, Version, Versions};
+pub use text::tables;
 
 /// Measures of every table, in its order.
 pub const MEASURES: [Measure; 4] = [Measure::Recall, Measure::Precision, Measure::Mrr, Measure::Ndcg];

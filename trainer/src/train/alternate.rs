@@ -20,7 +20,7 @@ impl Trainer {
             }
         }
         let profiles = self.profiles_of(Split::Val, 1, self.next_update)?;
-        self.evaluate_with(&profiles, 1)?;
+        self.evaluate_with(&profiles, 1, "end")?;
         let last = self
             .last_checkpoint
             .clone()
@@ -29,10 +29,15 @@ impl Trainer {
         Ok(last)
     }
 
+    /// The name of a checkpoint before the coming update: the updates done.
+    pub(super) fn checkpoint_name(&self) -> String {
+        format!("update-{:06}", self.next_update - 1)
+    }
+
     /// Saves both models before the coming update, under a temporary name until whole.
     pub(super) fn save_checkpoint(&mut self) -> Result<(), TrainError> {
         let folder = self.config.run.output.join("checkpoints");
-        let name = format!("update-{:06}", self.next_update - 1);
+        let name = self.checkpoint_name();
         let (temporary, path) = (folder.join(format!(".{name}.tmp")), folder.join(&name));
         let io = |source| TrainError::io(&temporary, source);
         if temporary.exists() {

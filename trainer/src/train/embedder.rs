@@ -30,7 +30,7 @@ impl Trainer {
         let mut pending = 0;
         for index in 0..updates {
             if self.evaluation_due() {
-                self.evaluate_with(&val_profiles, 1)?;
+                self.evaluate_with(&val_profiles, 1, "embedder")?;
             }
             self.contrast(&profiles, accumulation)?;
             pending += 1;

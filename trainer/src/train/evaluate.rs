@@ -8,6 +8,7 @@ use super::{Split, Trainer, query};
 use crate::TrainError;
 use crate::evaluation::{self, Ranked, cutoffs, embed_rounded, metrics};
 use crate::log::{Sample, scalars};
+use crate::report::Evaluated;
 use crate::reward;
 use crate::rollout::Profile;
 
@@ -18,35 +19,51 @@ impl Trainer {
         (self.next_update - 1).is_multiple_of(every)
     }
 
-    /// Evaluates with profiles written now; `items` are those of the phase, or are embedded anew.
-    pub(super) fn evaluate_now(&mut self, _items: Option<&Retriever>) -> Result<(), TrainError> {
+    /// Evaluates with profiles written now.
+    pub(super) fn evaluate_now(&mut self, phase: &'static str) -> Result<(), TrainError> {
         let profiles = if self.config.evaluation.run_eval {
             self.profiles_of(Split::Val, 1, self.next_update)?
         } else {
             Vec::new()
         };
-        self.evaluate_with(&profiles, 1)
+        self.evaluate_with(&profiles, 1, phase)
     }
 
-    /// Evaluates val users by `profiles`, `samples` each, and saves both models.
-    pub(super) fn evaluate_with(&mut self, profiles: &[Profile], samples: usize) -> Result<(), TrainError> {
+    /// Evaluates val users by `profiles`, `samples` each, and saves both models; `phase` is `embedder`, `lm` or `end`.
+    pub(super) fn evaluate_with(
+        &mut self,
+        profiles: &[Profile],
+        samples: usize,
+        phase: &'static str,
+    ) -> Result<(), TrainError> {
         let users = Split::Val.users(&self.dataset);
-        if self.config.evaluation.run_eval && !users.is_empty() {
-            let cutoffs = cutoffs(&self.config.evaluation.cutoffs())?;
-            let encoder = self.embedder.model.as_ref();
-            let items = reward::retriever(embed_rounded(encoder, &self.item_texts())?)?;
-            let texts: Vec<&[u32]> = profiles.iter().map(|profile| profile.tokens.as_slice()).collect();
-            let generated = embed_rounded(encoder, &texts)?;
-            let reference = reference_rows(&items, users)?;
-            let wanted: Vec<_> = users.iter().map(query).collect();
-            let top = cutoffs[0];
-            let generated = evaluation::rank(&items, &generated, &wanted, samples, top)?;
-            let reference = evaluation::rank(&items, &reference, &wanted, 1, top)?;
-            let tables = [generated.table(metrics(&cutoffs))?, reference.table(metrics(&cutoffs))?];
-            self.log_tables(&tables)?;
-            self.log_samples(profiles, &generated)?;
+        if !self.config.evaluation.run_eval || users.is_empty() {
+            return self.save_checkpoint();
         }
-        self.save_checkpoint()
+        let cutoffs = cutoffs(&self.config.evaluation.cutoffs())?;
+        let encoder = self.embedder.model.as_ref();
+        let items = reward::retriever(embed_rounded(encoder, &self.item_texts())?)?;
+        let texts: Vec<&[u32]> = profiles.iter().map(|profile| profile.tokens.as_slice()).collect();
+        let vectors = embed_rounded(encoder, &texts)?;
+        let references = reference_rows(&items, users)?;
+        let wanted: Vec<_> = users.iter().map(query).collect();
+        let top = cutoffs[0];
+        let generated = evaluation::rank(&items, &vectors, &wanted, samples, top)?;
+        let reference = evaluation::rank(&items, &references, &wanted, 1, top)?;
+        let tables = [generated.table(metrics(&cutoffs))?, reference.table(metrics(&cutoffs))?];
+        self.log_tables(&tables)?;
+        self.log_samples(profiles, &generated)?;
+        self.save_checkpoint()?;
+        let [generated_table, reference_table] = &tables;
+        self.report.add_checkpoint(&Evaluated {
+            name: &self.checkpoint_name(),
+            update: self.next_update,
+            phase,
+            profiles,
+            generated: (&generated, generated_table),
+            reference: (&reference, reference_table),
+            vectors: [items.items(), &vectors, &references],
+        })
     }
 
     fn log_tables(&mut self, [generated, reference]: &[MetricTable; 2]) -> Result<(), TrainError> {

@@ -74,7 +74,7 @@ impl Trainer {
         let mut progress = Progress::start("language model", "updates", Some(updates as u64));
         for _ in 0..updates {
             if self.evaluation_due() {
-                self.evaluate_now(Some(&retriever))?;
+                self.evaluate_now("lm")?;
             }
             self.lm_update(&retriever)?;
             self.next_update += 1;

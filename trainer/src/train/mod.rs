@@ -19,8 +19,11 @@ use crate::TrainError;
 use crate::config::TrainConfig;
 use crate::data::{Dataset, User};
 use crate::log::Logger;
+use crate::report::ReportWriter;
 use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
+pub(crate) use evaluate::reference_rows;
 use order::EpochOrder;
+pub(crate) use setup::{check_items, check_prompts};
 pub use setup::{device, end_tokens, open_decoder, open_encoder, pooling};
 use trace::Trace;
 
@@ -35,6 +38,7 @@ pub struct Trainer {
     rollout: RolloutOptions,
     logger: Logger,
     trace: Option<Trace>,
+    report: ReportWriter,
     /// The global update that comes next, from 1, through both phases and all iterations.
     next_update: u64,
     /// Updates after which the run ends early.
@@ -121,13 +125,14 @@ impl Trainer {
 
     /// The embedder's tokens of the items.
     fn item_texts(&self) -> Vec<&[u32]> {
-        let limit = self.rollout.embedder_limit;
-        self.dataset
-            .items
-            .iter()
-            .map(|item| &item.tokens[..item.tokens.len().min(limit)])
-            .collect()
+        item_texts(&self.dataset, self.rollout.embedder_limit)
     }
+}
+
+/// The embedder's tokens of the items, cut to its `limit`.
+pub(crate) fn item_texts(dataset: &Dataset, limit: usize) -> Vec<&[u32]> {
+    let texts = dataset.items.iter().map(|item| item.tokens.as_slice());
+    texts.map(|tokens| &tokens[..tokens.len().min(limit)]).collect()
 }
 
 /// `samples` requests for one user.

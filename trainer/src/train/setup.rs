@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use eval_core::report::Model;
 use models::text::Tokenizer;
-use models::{Adam, AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LoraConfig, TrainedPart};
+use models::{Adam, AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
 
 use super::order::EpochOrder;
 use super::trace::Trace;
@@ -16,6 +17,7 @@ use crate::config::{
 use crate::data::{Dataset, TemplateForm};
 use crate::hub::resolve_model;
 use crate::log::Logger;
+use crate::report::{ReportWriter, describe_model};
 use crate::rollout::RolloutOptions;
 
 /// Streams of the orders of one seed.
@@ -30,12 +32,15 @@ impl Trainer {
         check_template(&config, &dataset)?;
         check_top(&config, &dataset)?;
         let device = device(config.run.device)?;
-        let embedder = load_embedder(&config, &device, dataset.train.len())?;
-        let lm = match config.run.profiles {
+        let mut embedder = load_embedder(&config, &device, dataset.train.len())?;
+        let mut lm = match config.run.profiles {
             Profiles::Generated => Some(load_lm(&config, &device, dataset.train.len())?),
             Profiles::None => None,
         };
-        check_tokens(&dataset, lm.as_ref(), &embedder)?;
+        check_items(&dataset, &embedder.tokenizer)?;
+        if let Some(lm) = &lm {
+            check_prompts(&dataset, lm.model.as_ref(), &lm.tokenizer)?;
+        }
         let rollout = RolloutOptions {
             seed: config.run.seed,
             temperature: config.rl.temperature,
@@ -54,6 +59,11 @@ impl Trainer {
         let mut logger = Logger::create(output)?;
         logger.text("config", 0, &format!("```toml\n{}```\n", config.to_toml()?))?;
         let trace = config.run.trace.as_deref().map(Trace::create).transpose()?;
+        let models = [
+            describe_lm(&config, lm.as_mut())?,
+            describe_embedder(&config, &mut embedder)?,
+        ];
+        let report = ReportWriter::create(output, &config, &dataset, models)?;
         Ok(Self {
             config,
             dataset,
@@ -62,11 +72,28 @@ impl Trainer {
             rollout,
             logger,
             trace,
+            report,
             next_update: 1,
             stop_after,
             last_checkpoint: None,
         })
     }
+}
+
+/// The language model as the report shows it; empty where there is none.
+fn describe_lm(config: &TrainConfig, lm: Option<&mut LmState>) -> Result<Model, TrainError> {
+    let Some(lm) = lm else { return Ok(Model::default()) };
+    let folder = resolve(&config.lm.model, config.lm.revision.as_deref())?;
+    Ok(describe_model(&config.lm.model, &folder, lm.model.trainable()))
+}
+
+fn describe_embedder(config: &TrainConfig, embedder: &mut EmbedderState) -> Result<Model, TrainError> {
+    let folder = resolve(&config.embedder.model, config.embedder.revision.as_deref())?;
+    Ok(describe_model(
+        &config.embedder.model,
+        &folder,
+        embedder.model.trainable(),
+    ))
 }
 
 /// The device of that name, if this build and machine have it.
@@ -237,13 +264,13 @@ fn check_top(config: &TrainConfig, dataset: &Dataset) -> Result<(), TrainError> 
     Ok(())
 }
 
-/// The dataset's token ids must be those of the models: the first prompts and items tell.
-fn check_tokens(dataset: &Dataset, lm: Option<&LmState>, embedder: &EmbedderState) -> Result<(), TrainError> {
-    for item in dataset.items.iter().take(4) {
-        let again = embedder
-            .tokenizer
-            .encode(&item.text, models::text::SpecialTokens::Add)?;
-        if again != item.tokens {
+/// How many items tell whether a tokenizer is the dataset's.
+const COMPARED: usize = 4;
+
+/// The items' token ids must be those of the embedder: the first items tell.
+pub(crate) fn check_items(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<(), TrainError> {
+    for item in dataset.items.iter().take(COMPARED) {
+        if tokenizer.encode(&item.text, models::text::SpecialTokens::Add)? != item.tokens {
             let message = format!(
                 "the dataset was prepared with another embedder tokenizer (item {} has other tokens under this one); prepare it again with --embedder of this run",
                 item.id
@@ -251,18 +278,29 @@ fn check_tokens(dataset: &Dataset, lm: Option<&LmState>, embedder: &EmbedderStat
             return Err(TrainError::Mismatch(message));
         }
     }
-    if let (Some(lm), Some(user)) = (lm, dataset.train.first()) {
-        let text = lm.tokenizer.decode(&user.prompt_tokens)?;
-        let head: String = user.prompt.chars().take(40).collect();
-        if !text.contains(head.trim()) {
-            let message = "the dataset was prepared with another language model's tokenizer; prepare it again with --lm of this run";
-            return Err(TrainError::Mismatch(message.to_owned()));
-        }
-        let (longest, most) = (user.prompt_tokens.len(), lm.model.max_positions());
-        if longest > most {
-            let message = format!("prompts of {longest} tokens are beyond the language model's {most} positions");
-            return Err(TrainError::Mismatch(message));
-        }
+    Ok(())
+}
+
+/// The prompts' token ids must be those of the language model, and within its positions: the first prompt tells.
+pub(crate) fn check_prompts(
+    dataset: &Dataset,
+    model: &dyn LanguageModel,
+    tokenizer: &Tokenizer,
+) -> Result<(), TrainError> {
+    let Some(user) = dataset.train.first() else {
+        return Ok(());
+    };
+    let text = tokenizer.decode(&user.prompt_tokens)?;
+    let head: String = user.prompt.chars().take(40).collect();
+    if !text.contains(head.trim()) {
+        let message =
+            "the dataset was prepared with another language model's tokenizer; prepare it again with --lm of this run";
+        return Err(TrainError::Mismatch(message.to_owned()));
+    }
+    let (longest, most) = (user.prompt_tokens.len(), model.max_positions());
+    if longest > most {
+        let message = format!("prompts of {longest} tokens are beyond the language model's {most} positions");
+        return Err(TrainError::Mismatch(message));
     }
     Ok(())
 }

@@ -1,0 +1,311 @@
+//! The report of a run, in [`eval_core::report`]'s schema, written while the run goes.
+//!
+//! `RUN/report/` is readable at any time: the manifest is replaced, whole, after the files that it names are there. Ranks are
+//! those of the recorded f16 vectors, so whoever reads them ranks the same.
+
+mod describe;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use eval_core::metrics::{Measure, MetricTable};
+use eval_core::report::{
+    Checkpoint, Chunks, Comparison, Embeddings, F16File, Found, ItemChunk, Manifest, Model, ResultChunk, UserChunk,
+    UserResult, write_json,
+};
+use eval_core::retrieval::EmbeddingStore;
+use eval_core::significance::{Bootstrap, paired_randomisation};
+use models::write_atomically;
+use serde::Serialize;
+
+use crate::TrainError;
+use crate::config::TrainConfig;
+use crate::data::Dataset;
+use crate::evaluation::Ranked;
+use crate::rollout::Profile;
+
+pub use describe::describe_model;
+
+/// Records in a file: so that one loads in a moment over a slow line.
+const ITEMS_PER_FILE: usize = 500;
+const USERS_PER_FILE: usize = 100;
+
+/// Sign patterns drawn by a paired test of more users than can be enumerated.
+const PERMUTATIONS: usize = 10_000;
+
+/// Writes the report of a run on its val users.
+#[derive(Debug)]
+pub struct ReportWriter {
+    folder: PathBuf,
+    manifest: Manifest,
+    seed: u64,
+    keeps_embeddings: bool,
+    /// The first checkpoint's generated profiles, which later ones are tested against.
+    first: Option<(String, MetricTable)>,
+}
+
+/// What was found at a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Evaluated<'a> {
+    /// The checkpoint's name: that of its folder.
+    pub name: &'a str,
+    /// The global update before which it was taken.
+    pub update: u64,
+    /// `embedder`, `lm` or `end`.
+    pub phase: &'static str,
+    /// The generated profiles, user by user.
+    pub profiles: &'a [Profile],
+    /// Their rankings and metrics.
+    pub generated: (&'a Ranked, &'a MetricTable),
+    /// Those of the reference profiles.
+    pub reference: (&'a Ranked, &'a MetricTable),
+    /// The vectors that were ranked, in f16: items, generated profiles, reference profiles.
+    pub vectors: [&'a EmbeddingStore; 3],
+}
+
+impl ReportWriter {
+    /// The report's folder in a run.
+    pub const FOLDER: &'static str = "report";
+    /// The file that names all others.
+    pub const MANIFEST: &'static str = "manifest.json";
+
+    /// Starts the report of `run` with its data; `[language model, embedder]` are described by [`describe_model`].
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn create(
+        run: &Path,
+        config: &TrainConfig,
+        dataset: &Dataset,
+        [language_model, embedder]: [Model; 2],
+    ) -> Result<Self, TrainError> {
+        let folder = run.join(Self::FOLDER);
+        create_folder(&folder)?;
+        let manifest = Manifest {
+            run: config.run.exp_name.clone(),
+            generator: concat!("langptune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            language_model,
+            embedder,
+            dataset: describe::dataset(config, dataset),
+            config: describe::settings(config)?,
+            items: Chunks::in_files("items", dataset.items.len(), ITEMS_PER_FILE),
+            users: Chunks::in_files("users", dataset.val.len(), USERS_PER_FILE),
+            ..Manifest::default()
+        };
+        let (seed, keeps_embeddings) = (config.run.seed, config.evaluation.report_embeddings);
+        let report = Self {
+            folder,
+            manifest,
+            seed,
+            keeps_embeddings,
+            first: None,
+        };
+        report.write_data(dataset)?;
+        report.write_manifest()?;
+        Ok(report)
+    }
+
+    fn write_data(&self, dataset: &Dataset) -> Result<(), TrainError> {
+        let items: Vec<_> = dataset.items.iter().map(describe::item).collect();
+        self.write_chunks(&self.manifest.items, &items, |first, items| ItemChunk {
+            first,
+            items: items.to_vec(),
+        })?;
+        let users: Vec<_> = dataset.val.iter().map(|user| describe::user(user, dataset)).collect();
+        self.write_chunks(&self.manifest.users, &users, |first, users| UserChunk {
+            first,
+            users: users.to_vec(),
+        })
+    }
+
+    /// Adds a checkpoint: its metrics, profiles, ranks and top lists, and its vectors, which stay while it is the last or the
+    /// best one. A checkpoint of the same name is replaced.
+    ///
+    /// # Errors
+    /// When a file cannot be written, or what was found is not of the report's users.
+    pub fn add_checkpoint(&mut self, evaluated: &Evaluated<'_>) -> Result<(), TrainError> {
+        let name = evaluated.name;
+        let stem = format!("checkpoints/{name}");
+        create_folder(&self.folder.join(&stem))?;
+        let results = results(evaluated);
+        let chunks = Chunks::in_files(&format!("{stem}/results"), results.len(), USERS_PER_FILE);
+        self.write_chunks(&chunks, &results, |first, results| ResultChunk {
+            first,
+            results: results.to_vec(),
+        })?;
+        let embeddings = self.write_embeddings(&stem, evaluated.vectors)?;
+        let bootstrap = Bootstrap {
+            seed: self.seed,
+            ..Bootstrap::default()
+        };
+        let checkpoint = Checkpoint {
+            name: name.to_owned(),
+            update: evaluated.update,
+            phase: evaluated.phase.to_owned(),
+            profiles_per_user: evaluated.generated.0.samples,
+            generated: evaluated.generated.1.summary(&bootstrap),
+            reference: Some(evaluated.reference.1.summary(&bootstrap)),
+            ties: evaluated.generated.0.ties(),
+            comparisons: self.comparisons(evaluated)?,
+            results: Some(chunks),
+            embeddings: Some(embeddings),
+        };
+        self.manifest.checkpoints.retain(|other| other.name != name);
+        self.manifest.checkpoints.push(checkpoint);
+        self.manifest.checkpoints.sort_by_key(|checkpoint| checkpoint.update);
+        if self.first.is_none() {
+            self.first = Some((name.to_owned(), evaluated.generated.1.clone()));
+        }
+        let dropped = self.drop_embeddings();
+        self.write_manifest()?;
+        // Only now: until then the old manifest names them.
+        for file in dropped {
+            let path = self.folder.join(file);
+            fs::remove_file(&path).map_err(|source| TrainError::io(&path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Paired tests of the generated profiles with the reference profiles and with the first checkpoint's.
+    fn comparisons(&self, evaluated: &Evaluated<'_>) -> Result<Vec<Comparison>, TrainError> {
+        let table = evaluated.generated.1;
+        let mut partners = vec![("reference", evaluated.reference.1)];
+        if let Some((name, first)) = self.first.as_ref().filter(|(name, _)| name != evaluated.name) {
+            partners.push((name, first));
+        }
+        let mut comparisons = Vec::new();
+        for (with, other) in partners {
+            for &metric in table.metrics() {
+                if let (Some(ours), Some(theirs)) = (table.column(metric), other.column(metric)) {
+                    let test = paired_randomisation(ours, theirs, PERMUTATIONS, self.seed)?;
+                    comparisons.push(Comparison {
+                        with: with.to_owned(),
+                        metric,
+                        test,
+                    });
+                }
+            }
+        }
+        Ok(comparisons)
+    }
+
+    fn write_embeddings(&self, stem: &str, stores: [&EmbeddingStore; 3]) -> Result<Embeddings, TrainError> {
+        let write = |name: &str, store: &EmbeddingStore| -> Result<F16File, TrainError> {
+            let file = format!("{stem}/{name}.f16");
+            write_atomically(&self.folder.join(&file), |out| {
+                store.write_f16(out).map_err(std::io::Error::other)
+            })?;
+            Ok(F16File {
+                file,
+                rows: store.rows(),
+                dims: store.dims(),
+            })
+        };
+        let [items, profiles, references] = stores;
+        Ok(Embeddings {
+            items: write("items", items)?,
+            profiles: write("profiles", profiles)?,
+            references: Some(write("references", references)?),
+        })
+    }
+
+    /// Forgets the vectors of checkpoints that are neither the last nor the best; returns their files.
+    fn drop_embeddings(&mut self) -> Vec<String> {
+        if self.keeps_embeddings {
+            return Vec::new();
+        }
+        let last = self.manifest.checkpoints.len().saturating_sub(1);
+        let best = best(&self.manifest.checkpoints);
+        let others = self.manifest.checkpoints.iter_mut().enumerate();
+        let others = others.filter(|&(place, _)| place != last && Some(place) != best);
+        let dropped = others.filter_map(|(_, checkpoint)| checkpoint.embeddings.take());
+        dropped
+            .flat_map(|embeddings| [Some(embeddings.items), Some(embeddings.profiles), embeddings.references])
+            .flatten()
+            .map(|file| file.file)
+            .collect()
+    }
+
+    fn write_chunks<T, C: Serialize>(
+        &self,
+        chunks: &Chunks,
+        records: &[T],
+        chunk: impl Fn(usize, &[T]) -> C,
+    ) -> Result<(), TrainError> {
+        for (number, (file, records)) in chunks
+            .files
+            .iter()
+            .zip(records.chunks(chunks.per_file.max(1)))
+            .enumerate()
+        {
+            self.write(file, &chunk(number * chunks.per_file, records))?;
+        }
+        Ok(())
+    }
+
+    fn write_manifest(&self) -> Result<(), TrainError> {
+        self.manifest.check()?;
+        self.write(Self::MANIFEST, &self.manifest)
+    }
+
+    fn write(&self, file: &str, record: &impl Serialize) -> Result<(), TrainError> {
+        let path = self.folder.join(file);
+        Ok(write_atomically(&path, |out| {
+            write_json(out, record).map_err(std::io::Error::other)
+        })?)
+    }
+}
+
+/// The place of the checkpoint whose generated profiles have the highest NDCG at the largest cutoff, the earliest of equal
+/// ones; `None` when none was evaluated.
+pub fn best(checkpoints: &[Checkpoint]) -> Option<usize> {
+    let ndcg = |checkpoint: &Checkpoint| {
+        let ndcg = checkpoint
+            .generated
+            .metrics
+            .iter()
+            .filter(|(metric, _)| metric.measure() == Measure::Ndcg);
+        ndcg.max_by_key(|(metric, _)| metric.cutoff())
+            .map(|(_, summary)| summary.mean)
+    };
+    let evaluated = checkpoints
+        .iter()
+        .enumerate()
+        .filter_map(|(place, checkpoint)| Some((place, ndcg(checkpoint)?)));
+    // Of equal ones `max_by` takes the last, hence from the end.
+    let from_end: Vec<(usize, f64)> = evaluated.collect();
+    from_end
+        .into_iter()
+        .rev()
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map(|(place, _)| place)
+}
+
+/// What was found for each user.
+fn results(evaluated: &Evaluated<'_>) -> Vec<UserResult> {
+    let samples = evaluated.generated.0.samples.max(1);
+    let generated = evaluated
+        .generated
+        .0
+        .found
+        .chunks(samples)
+        .zip(evaluated.profiles.chunks(samples));
+    let references = &evaluated.reference.0.found;
+    generated
+        .zip(references)
+        .map(|((found, profiles), reference)| UserResult {
+            generated: found
+                .iter()
+                .zip(profiles)
+                .map(|(found, profile)| Found::new(Some(profile.text.clone()), found))
+                .collect(),
+            reference: Some(Found::new(None, reference)),
+        })
+        .collect()
+}
+
+fn create_folder(folder: &Path) -> Result<(), TrainError> {
+    fs::create_dir_all(folder).map_err(|source| TrainError::io(folder, source))
+}

@@ -1,0 +1,130 @@
+#![allow(clippy::unwrap_used)]
+
+use eval_core::metrics::Metric;
+use eval_core::retrieval::{Query, Retriever, Similarity};
+use eval_core::{Cutoff, report::read_manifest};
+
+use super::*;
+use crate::evaluation;
+
+/// A report about one user who has item 0 and wants item 1, of three.
+fn writer(folder: &Path, keeps_embeddings: bool) -> ReportWriter {
+    let manifest = Manifest {
+        items: Chunks::in_files("items", 3, ITEMS_PER_FILE),
+        users: Chunks::in_files("users", 1, USERS_PER_FILE),
+        ..Manifest::default()
+    };
+    ReportWriter {
+        folder: folder.to_owned(),
+        manifest,
+        seed: 1,
+        keeps_embeddings,
+        first: None,
+    }
+}
+
+/// Adds a checkpoint whose profile points in `direction`: along the first axis the target ranks first, along the second last.
+fn add(writer: &mut ReportWriter, update: u64, direction: [f32; 2]) {
+    let store = |values: &[f32]| EmbeddingStore::from_f32(values.to_vec(), 2).unwrap().to_f16().unwrap();
+    let items = store(&[1.0, 1.0, 1.0, 0.0, 0.0, 1.0]);
+    let (profiles, references) = (store(&direction), store(&[1.0, 1.0]));
+    let retriever = Retriever::new(items.clone(), Similarity::Cosine).unwrap();
+    let wanted = [Query {
+        masked: &[0],
+        targets: &[1],
+    }];
+    let top = Cutoff::new(2).unwrap();
+    let ranked = |store| evaluation::rank(&retriever, store, &wanted, 1, top).unwrap();
+    let (generated, reference) = (ranked(&profiles), ranked(&references));
+    let metrics = |ranked: &Ranked| ranked.table(evaluation::metrics(&[top])).unwrap();
+    let response = models::Response {
+        tokens: vec![1],
+        logprobs: vec![0.0],
+        ended: true,
+    };
+    let profile = Profile {
+        response,
+        text: "likes axes".to_owned(),
+        tokens: vec![1],
+    };
+    let (generated_table, reference_table) = (metrics(&generated), metrics(&reference));
+    let name = format!("update-{:06}", update - 1);
+    writer
+        .add_checkpoint(&Evaluated {
+            name: &name,
+            update,
+            phase: "lm",
+            profiles: &[profile],
+            generated: (&generated, &generated_table),
+            reference: (&reference, &reference_table),
+            vectors: [&items, &profiles, &references],
+        })
+        .unwrap();
+}
+
+const TO_TARGET: [f32; 2] = [1.0, 0.0];
+const AWAY: [f32; 2] = [0.0, 1.0];
+
+fn kept(folder: &Path) -> Vec<bool> {
+    let manifest = read_manifest(fs::File::open(folder.join("manifest.json")).unwrap()).unwrap();
+    let kept = manifest.checkpoints.iter().map(|checkpoint| {
+        let there = folder
+            .join("checkpoints")
+            .join(&checkpoint.name)
+            .join("profiles.f16")
+            .is_file();
+        assert_eq!(there, checkpoint.embeddings.is_some(), "{}", checkpoint.name);
+        there
+    });
+    kept.collect()
+}
+
+#[test]
+fn vectors_stay_with_the_best_and_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path(), false);
+    add(&mut writer, 1, AWAY);
+    add(&mut writer, 2, TO_TARGET);
+    assert_eq!(kept(folder.path()), [false, true]);
+    // Equal to the best, so the earlier stays the best.
+    add(&mut writer, 3, TO_TARGET);
+    add(&mut writer, 4, AWAY);
+    assert_eq!(kept(folder.path()), [false, true, false, true]);
+    let ndcg: Metric = "ndcg@2".parse().unwrap();
+    let means: Vec<f64> = writer
+        .manifest
+        .checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint.generated.get(ndcg).unwrap().mean)
+        .collect();
+    assert_eq!(means, [1.0 / 3f64.log2(), 1.0, 1.0, 1.0 / 3f64.log2()]);
+}
+
+#[test]
+fn all_vectors_stay_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path(), true);
+    [AWAY, TO_TARGET, AWAY]
+        .into_iter()
+        .zip(1..)
+        .for_each(|(direction, update)| add(&mut writer, update, direction));
+    assert_eq!(kept(folder.path()), [true; 3]);
+}
+
+#[test]
+fn a_checkpoint_written_again_replaces_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path(), false);
+    add(&mut writer, 1, AWAY);
+    add(&mut writer, 5, AWAY);
+    add(&mut writer, 5, TO_TARGET);
+    let names: Vec<&str> = writer
+        .manifest
+        .checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint.name.as_str())
+        .collect();
+    assert_eq!(names, ["update-000000", "update-000004"]);
+    assert_eq!(best(&writer.manifest.checkpoints), Some(1));
+    assert_eq!(kept(folder.path()), [false, true]);
+}
