@@ -71,7 +71,8 @@ impl ReportWriter {
     /// The file that names all others.
     pub const MANIFEST: &'static str = "manifest.json";
 
-    /// Starts the report of `run` with its data; `[language model, embedder]` are described by [`describe_model`].
+    /// Starts the report of `run` with its data, in place of an earlier one; `[language model, embedder]` are described by
+    /// [`describe_model`].
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -82,6 +83,9 @@ impl ReportWriter {
         [language_model, embedder]: [Model; 2],
     ) -> Result<Self, TrainError> {
         let folder = run.join(Self::FOLDER);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(|source| TrainError::io(&folder, source))?;
+        }
         create_folder(&folder)?;
         let manifest = Manifest {
             run: config.run.exp_name.clone(),
