@@ -250,3 +250,14 @@ fn a_run_in_the_way_is_not_replaced_unasked() {
     assert!(!done && output.contains("--overwrite"), "{output}");
     assert_eq!(fs::read_to_string(run.join("notes.txt")).unwrap(), "mine");
 }
+
+#[test]
+fn a_run_that_replaces_another_leaves_none_of_its_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    fs::create_dir_all(run.join("checkpoints/update-000999/lm")).unwrap();
+    let (done, output) = train(&dataset, &run, &["--profiles", "none", "--overwrite"]);
+    assert!(done, "{output}");
+    assert!(!run.join("checkpoints/update-000999").exists());
+}

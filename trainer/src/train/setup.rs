@@ -55,6 +55,12 @@ impl Trainer {
         };
         let output = &config.run.output;
         fs::create_dir_all(output).map_err(|source| TrainError::io(output, source))?;
+        // Everything that could be refused has been checked: an earlier run's checkpoints, which would pass for this one's,
+        // may go. Logs and report are started afresh by those who write them.
+        let checkpoints = output.join("checkpoints");
+        if checkpoints.is_dir() {
+            fs::remove_dir_all(&checkpoints).map_err(|source| TrainError::io(&checkpoints, source))?;
+        }
         config.save(output)?;
         let mut logger = Logger::create(output)?;
         logger.text("config", 0, &format!("```toml\n{}```\n", config.to_toml()?))?;
