@@ -1,6 +1,7 @@
 //! The command line. One file a command; the structs here only parse.
 
 mod argv;
+mod bench;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -42,6 +43,7 @@ enum Command {
     Profile(profile::ProfileArgs),
     Logprob(logprob::LogprobArgs),
     Embed(embed::EmbedArgs),
+    Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -83,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Logprob(arguments) => logprob::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }

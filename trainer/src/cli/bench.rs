@@ -1,0 +1,153 @@
+//! `langptune bench`: how fast this machine samples and embeds.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use models::{DecoderOptions, Draws, Encoder, EncoderOptions, LanguageModel, Prompt};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config::Device;
+use crate::hub::resolve_model;
+use crate::train;
+
+/// Time sampling and embedding; one JSON object a line, with the names of bench/peer_cpu.py.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, beside transformers on the same inputs:
+  python bench/peer_cpu.py models --threads 2 --inputs bench-inputs
+  langptune bench --lm models/SmolLM2-135M-Instruct --embedder models/all-MiniLM-L6-v2 --inputs bench-inputs")]
+pub struct BenchArgs {
+    /// Language model to sample with: a Hugging Face folder or hub id.
+    #[arg(long)]
+    lm: Option<String>,
+    /// Encoder to embed with: a Hugging Face folder or hub id.
+    #[arg(long)]
+    embedder: Option<String>,
+    /// Folder with prompts.jsonl ({"tokens": […]}) and texts.jsonl ({"text": …}).
+    #[arg(long)]
+    inputs: PathBuf,
+    /// Timed runs, after one to warm up; rates are of the median.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// New tokens of a prompt; no token ends a response.
+    #[arg(long, default_value_t = 64)]
+    new_tokens: usize,
+    /// Where the models compute.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+}
+
+#[derive(Deserialize)]
+struct PromptLine {
+    tokens: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct TextLine {
+    text: String,
+}
+
+/// Runs the command.
+pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    ensure!(
+        args.runs > 0 && args.new_tokens > 0,
+        "--runs and --new-tokens: expected at least 1"
+    );
+    if let Some(lm) = &args.lm {
+        sampling(args, lm)?;
+    }
+    if let Some(embedder) = &args.embedder {
+        embedding(args, embedder)?;
+    }
+    Ok(())
+}
+
+fn sampling(args: &BenchArgs, lm: &str) -> anyhow::Result<()> {
+    let options = DecoderOptions::inference(train::device(args.device)?);
+    let (mut decoder, _) = train::open_decoder(&resolve_model(lm, None)?, &options)?;
+    let lines: Vec<PromptLine> = read(&args.inputs.join("prompts.jsonl"))?;
+    let prompts: Vec<Prompt<'_>> = lines
+        .iter()
+        .zip(0..)
+        .map(|(line, user)| Prompt {
+            tokens: &line.tokens,
+            user,
+            sample: 0,
+        })
+        .collect();
+    let read_tokens: usize = lines.iter().map(|line| line.tokens.len()).sum();
+    for (name, limit, tokens) in [
+        ("sample", args.new_tokens, prompts.len() * args.new_tokens),
+        ("prefill", 1, read_tokens),
+    ] {
+        let draws = Draws {
+            seed: 0,
+            update: 0,
+            temperature: 1.0,
+            limit,
+            end_tokens: Vec::new(),
+            slots: prompts.len(),
+        };
+        timed(name, args.runs, &[("tokens_per_s", tokens)], || {
+            Ok(drop(decoder.sample(&prompts, &draws)?))
+        })?;
+    }
+    Ok(())
+}
+
+fn embedding(args: &BenchArgs, embedder: &str) -> anyhow::Result<()> {
+    const LIMIT: usize = 512;
+    let options = EncoderOptions {
+        device: train::device(args.device)?,
+        pooling: None,
+        train: false,
+    };
+    let (encoder, tokenizer) = train::open_encoder(&resolve_model(embedder, None)?, &options)?;
+    let lines: Vec<TextLine> = read(&args.inputs.join("texts.jsonl"))?;
+    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    let tokenise = || tokenizer.encode_batch_limited(&texts, LIMIT.min(encoder.max_tokens()));
+    let embed = |rows: &[Vec<u32>]| encoder.embed(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let rows = tokenise()?;
+    let rates = [
+        ("texts_per_s", texts.len()),
+        ("tokens_per_s", rows.iter().map(Vec::len).sum()),
+    ];
+    timed("embed", args.runs, &rates, || Ok(drop(embed(&rows)?)))?;
+    timed("embed_with_tokenizer", args.runs, &rates[..1], || {
+        Ok(drop(embed(&tokenise()?)?))
+    })
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(index, line)| serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), index + 1)))
+        .collect()
+}
+
+/// Calls `call` once, then `runs` times, and prints the median time and what it did in a second.
+fn timed(
+    name: &str,
+    runs: usize,
+    rates: &[(&str, usize)],
+    mut call: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    call()?;
+    let mut seconds = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        call()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let mut sorted = seconds.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = (sorted[(runs - 1) / 2] + sorted[runs / 2]) / 2.0;
+    let mut line = json!({"name": name, "median_s": median, "seconds": seconds});
+    for (rate, count) in rates {
+        line[*rate] = json!(*count as f64 / median);
+    }
+    super::print(&format!("{line}\n"))
+}
