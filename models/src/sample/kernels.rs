@@ -6,6 +6,9 @@ use rayon::prelude::*;
 
 /// Rows up to which a product goes through the kernel for few rows.
 const FEW_ROWS: usize = 16;
+/// Rows of `x` that one task handles where there are many, and those of them that stay in the first cache.
+const TASK_INPUTS: usize = 48;
+const NEAR_INPUTS: usize = 12;
 /// Weight rows that one task handles.
 const TASK_ROWS: usize = 96;
 const LANES: usize = 8;
@@ -95,27 +98,10 @@ impl Matrix {
         out.clear();
         out.resize(m * self.rows, 0.0);
         match &self.values {
-            Values::F32(data) if m <= FEW_ROWS => few_rows(data, x, self.columns, m, out),
-            Values::Bf16(data) if m <= FEW_ROWS => few_rows(data, x, self.columns, m, out),
-            Values::F32(data) => product(data, x, self.columns, m, self.rows, 0, out),
-            Values::Bf16(data) => {
-                // Widened a panel at a time, so that the copy stays in cache.
-                const PANEL: usize = 512;
-                let mut panel = Vec::with_capacity(PANEL * self.columns);
-                for (index, chunk) in data.chunks(PANEL * self.columns).enumerate() {
-                    panel.clear();
-                    panel.extend(chunk.iter().map(|value| value.to_f32()));
-                    product(&panel, x, self.columns, m, self.rows, index * PANEL, out);
-                }
-            }
+            Values::F32(data) => products(data, x, self.columns, m, out),
+            Values::Bf16(data) => products(data, x, self.columns, m, out),
         }
     }
-}
-
-/// `out[:, first..] = x · Wᵀ` for many rows, `out` being `[m, stride]`.
-fn product(w: &[f32], x: &[f32], k: usize, m: usize, stride: usize, first: usize, out: &mut [f32]) {
-    let n = w.len() / k;
-    strided_product(x, (k, 1), w, (1, k), &mut out[first..], stride, [m, k, n], true);
 }
 
 /// `C[m, n] = A[m, k] · B[k, n]` with (row, column) strides; C is row-major with row stride `stride`.
@@ -165,15 +151,29 @@ pub(crate) fn strided_product(
     }
 }
 
-/// `x · Wᵀ` for few rows: W streams through once, tasks share its rows out.
-fn few_rows<E: Element>(w: &[E], x: &[f32], k: usize, m: usize, out: &mut [f32]) {
+/// `x · Wᵀ`. Few rows: W streams through once and tasks share its rows out. Many rows: tasks share the rows of `x` out,
+/// and a part of W stays in the second cache while they pass.
+fn products<E: Element>(w: &[E], x: &[f32], k: usize, m: usize, out: &mut [f32]) {
     let n = w.len() / k;
+    if m > FEW_ROWS {
+        out.par_chunks_mut(TASK_INPUTS * n)
+            .zip(x.par_chunks(TASK_INPUTS * k))
+            .for_each(|(out, x)| {
+                for (part, w) in w.chunks(TASK_ROWS * k).enumerate() {
+                    for (block, x) in x.chunks(NEAR_INPUTS * k).enumerate() {
+                        let first = block * NEAR_INPUTS * n + part * TASK_ROWS;
+                        rows_times(w, x, k, x.len() / k, &mut out[first..], Strides { weight: 1, input: n });
+                    }
+                }
+            });
+        return;
+    }
     let mut turned = vec![0.0; n * m];
     turned
         .par_chunks_mut(TASK_ROWS * m)
         .zip(w.par_chunks(TASK_ROWS * k))
         .for_each(|(out, w)| {
-            rows_times(w, x, k, m, out);
+            rows_times(w, x, k, m, out, Strides { weight: m, input: 1 });
         });
     for (row, chunk) in turned.chunks_exact(m).enumerate() {
         for (column, &value) in chunk.iter().enumerate() {
@@ -182,24 +182,31 @@ fn few_rows<E: Element>(w: &[E], x: &[f32], k: usize, m: usize, out: &mut [f32])
     }
 }
 
-/// The dot products of each row of `w` (`[n, k]`) with each of `x` (`[m, k]`), `[n, m]`, on one thread.
-fn rows_times<E: Element>(w: &[E], x: &[f32], k: usize, m: usize, out: &mut [f32]) {
+/// How far apart outputs stand of neighbouring weight rows, and of neighbouring inputs.
+#[derive(Clone, Copy)]
+struct Strides {
+    weight: usize,
+    input: usize,
+}
+
+/// The dot products of each row of `w` (`[n, k]`) with each of `x` (`[m, k]`), on one thread.
+fn rows_times<E: Element>(w: &[E], x: &[f32], k: usize, m: usize, out: &mut [f32], strides: Strides) {
     #[cfg(target_arch = "x86_64")]
     if has_avx2() {
         // SAFETY: the processor has AVX2 and FMA.
-        unsafe { avx2::rows_times(w, x, k, m, out) };
+        unsafe { avx2::rows_times(w, x, k, m, out, strides) };
         return;
     }
-    for (w, out) in w.chunks_exact(k).zip(out.chunks_exact_mut(m)) {
-        for (x, out) in x.chunks_exact(k).zip(out) {
-            *out = portable_dot(w, x);
+    for (row, w) in w.chunks_exact(k).enumerate() {
+        for (column, x) in x.chunks_exact(k).enumerate() {
+            out[row * strides.weight + column * strides.input] = portable_dot(w, x);
         }
     }
 }
 
 /// As [`rows_times`], of `f32` rows.
 pub(crate) fn dots(w: &[f32], x: &[f32], k: usize, m: usize, out: &mut [f32]) {
-    rows_times(w, x, k, m, out);
+    rows_times(w, x, k, m, out, Strides { weight: m, input: 1 });
 }
 
 fn portable_dot<E: Element>(w: &[E], x: &[f32]) -> f32 {
@@ -230,14 +237,21 @@ pub(crate) fn has_avx2() -> bool {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Element, LANES, sum_lanes};
+    use super::{Element, LANES, Strides};
 
     /// # Safety
     /// The processor must have AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn rows_times<E: Element>(w: &[E], x: &[f32], k: usize, m: usize, out: &mut [f32]) {
+    pub(super) unsafe fn rows_times<E: Element>(
+        w: &[E],
+        x: &[f32],
+        k: usize,
+        m: usize,
+        out: &mut [f32],
+        strides: Strides,
+    ) {
         let n = w.len() / k;
-        assert!(x.len() >= m * k && out.len() >= n * m);
+        assert!(x.len() >= m * k);
         let mut row = 0;
         while row < n {
             let rows = (n - row).min(3);
@@ -247,20 +261,20 @@ mod avx2 {
                 // SAFETY: `rows` and `columns` stay within `n` and `m`, which the slices cover.
                 unsafe {
                     let (w, x) = (w.as_ptr().add(row * k), x.as_ptr().add(column * k));
-                    let out = &mut out[row * m + column..];
+                    let out = &mut out[row * strides.weight + column * strides.input..];
                     match (rows, columns) {
-                        (3, 4) => tile::<E, 3, 4>(w, x, k, m, out),
-                        (3, 3) => tile::<E, 3, 3>(w, x, k, m, out),
-                        (3, 2) => tile::<E, 3, 2>(w, x, k, m, out),
-                        (3, _) => tile::<E, 3, 1>(w, x, k, m, out),
-                        (2, 4) => tile::<E, 2, 4>(w, x, k, m, out),
-                        (2, 3) => tile::<E, 2, 3>(w, x, k, m, out),
-                        (2, 2) => tile::<E, 2, 2>(w, x, k, m, out),
-                        (2, _) => tile::<E, 2, 1>(w, x, k, m, out),
-                        (_, 4) => tile::<E, 1, 4>(w, x, k, m, out),
-                        (_, 3) => tile::<E, 1, 3>(w, x, k, m, out),
-                        (_, 2) => tile::<E, 1, 2>(w, x, k, m, out),
-                        _ => tile::<E, 1, 1>(w, x, k, m, out),
+                        (3, 4) => tile::<E, 3, 4>(w, x, k, strides, out),
+                        (3, 3) => tile::<E, 3, 3>(w, x, k, strides, out),
+                        (3, 2) => tile::<E, 3, 2>(w, x, k, strides, out),
+                        (3, _) => tile::<E, 3, 1>(w, x, k, strides, out),
+                        (2, 4) => tile::<E, 2, 4>(w, x, k, strides, out),
+                        (2, 3) => tile::<E, 2, 3>(w, x, k, strides, out),
+                        (2, 2) => tile::<E, 2, 2>(w, x, k, strides, out),
+                        (2, _) => tile::<E, 2, 1>(w, x, k, strides, out),
+                        (_, 4) => tile::<E, 1, 4>(w, x, k, strides, out),
+                        (_, 3) => tile::<E, 1, 3>(w, x, k, strides, out),
+                        (_, 2) => tile::<E, 1, 2>(w, x, k, strides, out),
+                        _ => tile::<E, 1, 1>(w, x, k, strides, out),
                     }
                 }
                 column += columns;
@@ -276,7 +290,7 @@ mod avx2 {
         w: *const E,
         x: *const f32,
         k: usize,
-        stride: usize,
+        strides: Strides,
         out: &mut [f32],
     ) {
         // SAFETY: the caller's rows have `k` elements each.
@@ -295,15 +309,22 @@ mod avx2 {
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (c, &sum) in sums.iter().enumerate() {
-                    let mut lanes = [0.0; LANES];
-                    _mm256_storeu_ps(lanes.as_mut_ptr(), sum);
                     let rest: f32 = (whole..k)
                         .map(|i| (*w.add(r * k + i)).widen() * *x.add(c * k + i))
                         .sum();
-                    out[r * stride + c] = sum_lanes(lanes) + rest;
+                    out[r * strides.weight + c * strides.input] = sum_lanes(sum) + rest;
                 }
             }
         }
+    }
+
+    /// The same tree as [`super::sum_lanes`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn sum_lanes(sums: __m256) -> f32 {
+        let four = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
     }
 }
 

@@ -91,7 +91,7 @@ fn sampling(args: &BenchArgs, lm: &str) -> anyhow::Result<()> {
             slots: prompts.len(),
         };
         timed(name, args.runs, &[("tokens_per_s", tokens)], || {
-            Ok(drop(decoder.sample(&prompts, &draws)?))
+            Ok(decoder.sample(&prompts, &draws)?)
         })?;
     }
     Ok(())
@@ -114,9 +114,9 @@ fn embedding(args: &BenchArgs, embedder: &str) -> anyhow::Result<()> {
         ("texts_per_s", texts.len()),
         ("tokens_per_s", rows.iter().map(Vec::len).sum()),
     ];
-    timed("embed", args.runs, &rates, || Ok(drop(embed(&rows)?)))?;
+    timed("embed", args.runs, &rates, || Ok(embed(&rows)?))?;
     timed("embed_with_tokenizer", args.runs, &rates[..1], || {
-        Ok(drop(embed(&tokenise()?)?))
+        Ok(embed(&tokenise()?)?)
     })
 }
 
@@ -129,11 +129,11 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
 }
 
 /// Calls `call` once, then `runs` times, and prints the median time and what it did in a second.
-fn timed(
+fn timed<T>(
     name: &str,
     runs: usize,
     rates: &[(&str, usize)],
-    mut call: impl FnMut() -> anyhow::Result<()>,
+    mut call: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<()> {
     call()?;
     let mut seconds = Vec::with_capacity(runs);
