@@ -261,3 +261,36 @@ fn a_run_that_replaces_another_leaves_none_of_its_checkpoints() {
     assert!(done, "{output}");
     assert!(!run.join("checkpoints/update-000999").exists());
 }
+
+#[test]
+fn prompts_beyond_the_language_models_positions_are_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let (run, lm) = (folder.path().join("run"), folder.path().join("short-lm"));
+    fs::create_dir(&lm).unwrap();
+    for name in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(fixture("models/tiny-lm").join(name), lm.join(name)).unwrap();
+    }
+    let config = fs::read_to_string(fixture("models/tiny-lm/config.json")).unwrap();
+    let positions = "\"max_position_embeddings\": ";
+    assert!(config.contains(&format!("{positions}4096")));
+    let config = config.replace(&format!("{positions}4096"), &format!("{positions}600"));
+    fs::write(lm.join("config.json"), config).unwrap();
+    let (lm, embedder) = (text(&lm), fixture("models/tiny-embedder"));
+    let arguments = [
+        "train",
+        "--dataset",
+        text(&dataset),
+        "--output",
+        text(&run),
+        "--lm",
+        lm,
+        "--embedder",
+    ];
+    let (done, output) = langptune(&[&arguments[..], &[text(&embedder)]].concat());
+    assert!(
+        !done && output.contains("600 positions") && output.contains("--max-prompt-tokens"),
+        "{output}"
+    );
+    assert!(!run.exists());
+}

@@ -71,7 +71,6 @@ pub(super) fn attend_prompt(heads: Heads, cache: &LayerCache, queries: &[f32], l
                 &mut scores,
                 len,
                 [len, heads.dim, len],
-                false,
             );
             for (query, row) in scores.chunks_exact_mut(len).enumerate() {
                 let (seen, unseen) = row.split_at_mut(query + 1);
@@ -81,16 +80,7 @@ pub(super) fn attend_prompt(heads: Heads, cache: &LayerCache, queries: &[f32], l
             }
             let mut mixed = vec![0.0; len * heads.dim];
             let shape = [len, len, heads.dim];
-            strided_product(
-                &scores,
-                (len, 1),
-                values,
-                (heads.dim, 1),
-                &mut mixed,
-                heads.dim,
-                shape,
-                false,
-            );
+            strided_product(&scores, (len, 1), values, (heads.dim, 1), &mut mixed, heads.dim, shape);
             mixed
         })
         .collect();

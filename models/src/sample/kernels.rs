@@ -104,7 +104,7 @@ impl Matrix {
     }
 }
 
-/// `C[m, n] = A[m, k] · B[k, n]` with (row, column) strides; C is row-major with row stride `stride`.
+/// `C[m, n] = A[m, k] · B[k, n]` on one thread, with (row, column) strides; C is row-major with row stride `stride`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn strided_product(
     a: &[f32],
@@ -114,17 +114,11 @@ pub(crate) fn strided_product(
     c: &mut [f32],
     stride: usize,
     [m, k, n]: [usize; 3],
-    parallel: bool,
 ) {
     let last = |rows: usize, columns: usize, strides: (usize, usize)| {
         rows.saturating_sub(1) * strides.0 + columns.saturating_sub(1) * strides.1
     };
     assert!(last(m, k, a_strides) < a.len() && last(k, n, b_strides) < b.len() && last(m, n, (stride, 1)) < c.len());
-    let parallelism = if parallel {
-        Parallelism::Rayon(0)
-    } else {
-        Parallelism::None
-    };
     // SAFETY: the last element of each operand lies inside its slice, as asserted, and C overlaps neither.
     unsafe {
         gemm(
@@ -146,7 +140,7 @@ pub(crate) fn strided_product(
             false,
             false,
             false,
-            parallelism,
+            Parallelism::None,
         );
     }
 }

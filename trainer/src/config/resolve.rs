@@ -14,18 +14,6 @@ const LLAMA: &str = include_str!("presets/llama.toml");
 const DEFAULT_LORA_RANK: i64 = 1024;
 /// The layers that train where the last ones are chosen without a number: the published one.
 const DEFAULT_LAYERS_UNFROZEN: i64 = 4;
-/// All linear layers of a block, and the head.
-const DEFAULT_LORA_TARGETS: [&str; 8] = [
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "lm_head",
-];
-
 /// Lays `layers` (weakest first) over the preset that the strongest of them names, and checks the result.
 ///
 /// # Errors
@@ -174,7 +162,7 @@ fn fill_dependent_defaults(table: &mut Table, preset: Option<Preset>) {
 fn fill_lora(table: &mut Table) {
     fill(table, "lm.trainable.lora_rank", Value::Integer(DEFAULT_LORA_RANK));
     fill(table, "lm.trainable.lora_dropout", Value::Float(0.0));
-    let targets = DEFAULT_LORA_TARGETS
+    let targets = models::LoraConfig::ALL_TARGETS
         .iter()
         .map(|target| Value::String((*target).to_owned()));
     fill(table, "lm.trainable.lora_targets", Value::Array(targets.collect()));

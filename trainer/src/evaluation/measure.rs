@@ -190,7 +190,7 @@ impl Work<'_> {
                 train: false,
             };
             let (model, tokenizer) = train::open_encoder(folder, &options)?;
-            train::check_items(self.dataset, &tokenizer)?;
+            train::check_items(self.dataset, &tokenizer, model.max_tokens())?;
             let embedder = Embedder {
                 version,
                 model,
@@ -217,7 +217,7 @@ impl Work<'_> {
 
     fn write_one(&self, folder: &Path, embedder: &Embedder, device: &Device) -> Result<Vec<Profile>, TrainError> {
         let (mut lm, tokenizer) = train::open_decoder(folder, &DecoderOptions::inference(device.clone()))?;
-        train::check_prompts(self.dataset, &lm, &tokenizer)?;
+        train::check_prompts(self.dataset, &lm, &tokenizer, self.plan.sampling.response_length)?;
         let mut options = self.rollout(embedder);
         options.end_tokens = train::end_tokens(&tokenizer, &self.plan.sampling.extra_eos)?;
         let tokenizers = Tokenizers {
@@ -255,7 +255,7 @@ impl Work<'_> {
             embedder.version,
             self.dataset.items.len()
         );
-        let texts = train::item_texts(self.dataset, embedder.model.max_tokens());
+        let texts = train::item_texts(self.dataset);
         let items = reward::retriever(embed_rounded(&embedder.model, &texts)?)?;
         let wanted: Vec<Query<'_>> = self.plan.split.users(self.dataset).iter().map(query).collect();
         let ranked = |profiles: &[Profile], samples: usize| {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Split, Trainer};
+use super::Trainer;
 use crate::TrainError;
 
 impl Trainer {
@@ -19,14 +19,10 @@ impl Trainer {
                 break;
             }
         }
-        let profiles = self.profiles_of(Split::Val, 1, self.next_update)?;
-        self.evaluate_with(&profiles, 1, "end")?;
-        let last = self
-            .last_checkpoint
-            .clone()
-            .unwrap_or_else(|| self.config.run.output.clone());
-        self.copy_final(&last)?;
-        Ok(last)
+        self.evaluate_now("end")?;
+        self.save_final()?;
+        let last = self.last_checkpoint.clone();
+        Ok(last.unwrap_or_else(|| self.config.run.output.clone()))
     }
 
     /// The name of a checkpoint before the coming update: the updates done.
@@ -57,7 +53,7 @@ impl Trainer {
     }
 
     /// Writes the last models where the published flags `output_dir_lm` and `output_dir_emb` ask for them.
-    fn copy_final(&self, _last: &std::path::Path) -> Result<(), TrainError> {
+    fn save_final(&self) -> Result<(), TrainError> {
         if let (Some(folder), Some(lm)) = (&self.config.lm.output_dir, &self.lm) {
             lm.model.save(folder)?;
         }

@@ -22,9 +22,8 @@ impl Trainer {
         if updates == 0 {
             return Ok(());
         }
-        let start = self.next_update;
-        let profiles = self.profiles_of(Split::Train, 1, start)?;
-        let val_profiles = self.profiles_of(Split::Val, 1, start)?;
+        let profiles = self.profiles_of(Split::Train, 1, self.next_update)?;
+        let val_profiles = self.val_profiles()?;
         let accumulation = self.config.embedder.gradient_accumulation_steps.max(1);
         let mut progress = Progress::start("embedder", "updates", Some(updates as u64));
         let mut pending = 0;
@@ -54,17 +53,15 @@ impl Trainer {
     /// One batch: loss and gradients.
     fn contrast(&mut self, profiles: &[Profile], accumulation: usize) -> Result<(), TrainError> {
         let batch = self.embedder.order.next_batch();
-        let items = self.item_texts();
         let targets: Vec<u32> = batch
             .iter()
             .map(|&user| self.dataset.train[user as usize].targets[0])
             .collect();
-        let mut texts: Vec<Vec<u32>> = batch
+        let written = batch.iter().map(|&user| &profiles[user as usize].tokens);
+        let items = targets
             .iter()
-            .map(|&user| profiles[user as usize].tokens.clone())
-            .collect();
-        texts.extend(targets.iter().map(|&target| items[target as usize].to_vec()));
-        let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            .map(|&target| &self.dataset.items[target as usize].tokens);
+        let texts: Vec<&[u32]> = written.chain(items).map(Vec::as_slice).collect();
 
         let embedder = &mut self.embedder;
         let vectors = embedder.model.embed_tracked(&texts)?;

@@ -21,12 +21,17 @@ impl Trainer {
 
     /// Evaluates with profiles written now.
     pub(super) fn evaluate_now(&mut self, phase: &'static str) -> Result<(), TrainError> {
-        let profiles = if self.config.evaluation.run_eval {
-            self.profiles_of(Split::Val, 1, self.next_update)?
-        } else {
-            Vec::new()
-        };
+        let profiles = self.val_profiles()?;
         self.evaluate_with(&profiles, 1, phase)
+    }
+
+    /// A profile of every val user, written before the coming update; none where nothing is evaluated.
+    pub(super) fn val_profiles(&mut self) -> Result<Vec<Profile>, TrainError> {
+        if self.config.evaluation.run_eval {
+            self.profiles_of(Split::Val, 1, self.next_update)
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     /// Evaluates val users by `profiles`, `samples` each, and saves both models; `phase` is `embedder`, `lm` or `end`.

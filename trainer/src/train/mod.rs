@@ -125,14 +125,13 @@ impl Trainer {
 
     /// The embedder's tokens of the items.
     fn item_texts(&self) -> Vec<&[u32]> {
-        item_texts(&self.dataset, self.rollout.embedder_limit)
+        item_texts(&self.dataset)
     }
 }
 
-/// The embedder's tokens of the items, cut to its `limit`.
-pub(crate) fn item_texts(dataset: &Dataset, limit: usize) -> Vec<&[u32]> {
-    let texts = dataset.items.iter().map(|item| item.tokens.as_slice());
-    texts.map(|tokens| &tokens[..tokens.len().min(limit)]).collect()
+/// The embedder's tokens of the items, whole: [`check_items`] has refused what the embedder does not take.
+pub(crate) fn item_texts(dataset: &Dataset) -> Vec<&[u32]> {
+    dataset.items.iter().map(|item| item.tokens.as_slice()).collect()
 }
 
 /// `samples` requests for one user.

@@ -37,9 +37,9 @@ impl Trainer {
             Profiles::Generated => Some(load_lm(&config, &device, dataset.train.len())?),
             Profiles::None => None,
         };
-        check_items(&dataset, &embedder.tokenizer)?;
+        check_items(&dataset, &embedder.tokenizer, embedder.model.max_tokens())?;
         if let Some(lm) = &lm {
-            check_prompts(&dataset, lm.model.as_ref(), &lm.tokenizer)?;
+            check_prompts(&dataset, lm.model.as_ref(), &lm.tokenizer, config.rl.response_length)?;
         }
         let rollout = RolloutOptions {
             seed: config.run.seed,
@@ -273,8 +273,16 @@ fn check_top(config: &TrainConfig, dataset: &Dataset) -> Result<(), TrainError> 
 /// How many items tell whether a tokenizer is the dataset's.
 const COMPARED: usize = 4;
 
-/// The items' token ids must be those of the embedder: the first items tell.
-pub(crate) fn check_items(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<(), TrainError> {
+/// The items' token ids must be those of the embedder (the first items tell), and no more than the `most` it takes.
+pub(crate) fn check_items(dataset: &Dataset, tokenizer: &Tokenizer, most: usize) -> Result<(), TrainError> {
+    if let Some(item) = dataset.items.iter().find(|item| item.tokens.len() > most) {
+        let message = format!(
+            "item {} has {} tokens, the embedder takes {most}; prepare the dataset again with --max-item-tokens {most}",
+            item.id,
+            item.tokens.len()
+        );
+        return Err(TrainError::Mismatch(message));
+    }
     for item in dataset.items.iter().take(COMPARED) {
         if tokenizer.encode(&item.text, models::text::SpecialTokens::Add)? != item.tokens {
             let message = format!(
@@ -287,11 +295,13 @@ pub(crate) fn check_items(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()
     Ok(())
 }
 
-/// The prompts' token ids must be those of the language model, and within its positions: the first prompt tells.
+/// The prompts' token ids must be those of the language model (the first prompt tells), and with `response_length` new
+/// tokens within its positions.
 pub(crate) fn check_prompts(
     dataset: &Dataset,
     model: &dyn LanguageModel,
     tokenizer: &Tokenizer,
+    response_length: usize,
 ) -> Result<(), TrainError> {
     let Some(user) = dataset.train.first() else {
         return Ok(());
@@ -303,9 +313,13 @@ pub(crate) fn check_prompts(
             "the dataset was prepared with another language model's tokenizer; prepare it again with --lm of this run";
         return Err(TrainError::Mismatch(message.to_owned()));
     }
-    let (longest, most) = (user.prompt_tokens.len(), model.max_positions());
-    if longest > most {
-        let message = format!("prompts of {longest} tokens are beyond the language model's {most} positions");
+    let users = dataset.train.iter().chain(&dataset.val).chain(&dataset.test);
+    let longest = users.map(|user| user.prompt_tokens.len()).max().unwrap_or(0);
+    let most = model.max_positions();
+    if longest + response_length > most {
+        let message = format!(
+            "the longest prompt has {longest} tokens: with {response_length} of a profile that is beyond the language model's {most} positions; prepare the dataset again with a smaller --max-prompt-tokens, or lower response_length"
+        );
         return Err(TrainError::Mismatch(message));
     }
     Ok(())
