@@ -7,6 +7,7 @@ mod encoder;
 mod error;
 mod files;
 mod folder;
+mod host;
 mod language_model;
 mod ops;
 mod optimizer;

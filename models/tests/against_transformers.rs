@@ -3,7 +3,7 @@
 
 mod recorded;
 
-use models::{Bert, Device, Encoder, EncoderOptions, Policy, Pooling, TrainedPart, tensor_to_vec};
+use models::{Bert, Device, Encoder, EncoderOptions, Policy, Pooling, Trainable, TrainedPart, tensor_to_vec};
 use recorded::{apart, decoder, fixture, json, tensor, tensors, tokens, whole};
 
 const TOLERANCE: f32 = 1e-4;
@@ -77,6 +77,41 @@ fn vectors_are_those_of_transformers_alone_and_in_a_batch() {
                 apart(&model.hidden(text).unwrap(), &expected) < TOLERANCE,
                 "{name} hidden {index}"
             );
+        }
+    }
+}
+
+/// Vectors without gradients are computed by other code than those with: the same numbers, also after an update, and for
+/// a text whatever stands beside it.
+#[test]
+fn vectors_without_gradients_are_those_that_training_sees() {
+    for name in ["bert", "bert_pooled"] {
+        let options = EncoderOptions {
+            device: Device::flex(),
+            pooling: Some(Pooling::Mean),
+            train: true,
+        };
+        let mut model = Bert::load(&fixture(&format!("models/{name}")), &options).unwrap();
+        let sequences = sequences(&format!("models/{name}/expected.json"));
+        let texts: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        let mut before = Vec::new();
+        for update in 0..2 {
+            let vectors = model.embed(&texts).unwrap();
+            let tracked = tensor_to_vec(model.embed_tracked(&texts).unwrap()).unwrap();
+            assert!(apart(&vectors, &tracked) < 1e-5, "{name}, update {update}");
+            assert_ne!(vectors, before, "{name}: the update changed nothing");
+            for (text, vector) in texts.iter().zip(vectors.chunks_exact(model.dimension())) {
+                assert_eq!(
+                    model.embed(&[text]).unwrap(),
+                    vector,
+                    "{name}: a vector depends on its batch"
+                );
+            }
+            for id in model.trained().to_vec() {
+                let value = model.parameters().get(id);
+                model.set_parameter(id, value.mul_scalar(0.9));
+            }
+            before = vectors;
         }
     }
 }

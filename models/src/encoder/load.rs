@@ -1,6 +1,7 @@
 //! A BERT from a Hugging Face or sentence-transformers folder.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use serde_json::Value;
@@ -154,6 +155,7 @@ impl Bert {
             pooling,
             device: options.device.clone(),
             tracked: None,
+            host: OnceLock::new(),
             gradients: Gradients::default(),
             source: folder.to_owned(),
         })

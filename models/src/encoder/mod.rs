@@ -1,9 +1,11 @@
 //! BERT encoders, following an [`EncoderPlan`].
 
 mod forward;
+mod host;
 mod load;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor};
 
@@ -53,6 +55,8 @@ pub struct Bert {
     device: Device,
     trained: Vec<ParameterId>,
     tracked: Option<Weights>,
+    /// Where the device is the processor: the current parameters as inference wants them, made when first used.
+    host: OnceLock<host::HostEncoder>,
     gradients: Gradients,
     /// Parameters that are saved again but not computed with, such as a pooler.
     carried: Vec<NamedTensor>,
@@ -83,6 +87,16 @@ impl Bert {
         Ok(())
     }
 
+    fn host(&self) -> Result<&host::HostEncoder, ModelError> {
+        match self.host.get() {
+            Some(host) => Ok(host),
+            None => {
+                let made = host::HostEncoder::new(self)?;
+                Ok(self.host.get_or_init(|| made))
+            }
+        }
+    }
+
     /// The last hidden state of one text, `[tokens, hidden]`: for tests.
     pub fn hidden(&self, text: &[u32]) -> Result<Vec<f32>, ModelError> {
         self.check(&[text])?;
@@ -101,6 +115,9 @@ impl Encoder for Bert {
 
     fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
         self.check(texts)?;
+        if self.device == Device::flex() {
+            return Ok(self.host()?.embed(texts));
+        }
         let width = self.plan.hidden;
         let mut vectors = vec![0.0; texts.len() * width];
         for batch in forward::batches(texts) {
@@ -175,6 +192,7 @@ impl Trainable for Bert {
     fn set_parameter(&mut self, id: ParameterId, value: Tensor<2>) {
         self.weights.set(id, value);
         self.tracked = None;
+        self.host = OnceLock::new();
     }
 
     fn accumulate(&mut self, gradients: &mut burn::tensor::Gradients) {

@@ -1,6 +1,6 @@
 //! Drawing a token: Gumbel-max over counter-based noise, so that a draw depends on what it is for and on nothing else.
 
-use super::kernels::{exp, ln, vectorised};
+use crate::host::{ln, log_sum_exp, vectorised};
 use crate::random::{philox, seed_key};
 
 /// Which draw of which sequence.
@@ -74,23 +74,6 @@ fn exponential(word: u32) -> f32 {
     // ln(1 − w) = ln(rest) + ln(1 + lost / rest), the second term to first order.
     let value = -(ln(rest) + lost / rest);
     if w < 1e-4 { w + 0.5 * w * w } else { value }
-}
-
-/// ln Σ exp(x), stably.
-fn log_sum_exp(values: &[f32]) -> f32 {
-    vectorised(|| {
-        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        const LANES: usize = 8;
-        let (whole, rest) = values.as_chunks::<LANES>();
-        let mut sums = [0.0f32; LANES];
-        for chunk in whole {
-            for lane in 0..LANES {
-                sums[lane] += exp(chunk[lane] - most);
-            }
-        }
-        let sum: f32 = sums.iter().sum::<f32>() + rest.iter().map(|&value| exp(value - most)).sum::<f32>();
-        most + sum.ln()
-    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! Sampling responses on the host: a KV cache, prompts computed once, finished sequences leave the batch.
 
-mod attention;
 mod draw;
 mod engine;
-mod kernels;
 mod schedule;
 
 pub(crate) use engine::Engine;
