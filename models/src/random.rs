@@ -26,17 +26,33 @@ pub(crate) fn seed_key(seed: u64) -> [u32; 2] {
 
 /// `count` values, uniform within ±`bound`, of stream `stream` under `seed`.
 pub(crate) fn uniform_values(seed: u64, stream: u32, count: usize, bound: f32) -> Vec<f32> {
-    let unit = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
-    (0..count.div_ceil(4))
-        .flat_map(|block| {
-            philox(
-                [block as u32, (block >> 32) as u32, stream, u32::from_le_bytes(*b"init")],
-                seed_key(seed),
-            )
-        })
+    units(seed, stream)
         .take(count)
-        .map(|word| ((2.0 * unit(word) - 1.0) * f64::from(bound)) as f32)
+        .map(|unit| ((2.0 * unit - 1.0) * f64::from(bound)) as f32)
         .collect()
+}
+
+/// `count` values, normal with mean 0 and this standard deviation (Box & Muller, 1958).
+pub(crate) fn normal_values(seed: u64, stream: u32, count: usize, deviation: f32) -> Vec<f32> {
+    let mut units = units(seed, stream);
+    let mut next = || units.next().unwrap_or(0.5);
+    (0..count)
+        .map(|_| {
+            let (radius, angle) = (next(), next());
+            let normal = (-2.0 * radius.ln()).sqrt() * (2.0 * std::f64::consts::PI * angle).cos();
+            (normal * f64::from(deviation)) as f32
+        })
+        .collect()
+}
+
+/// Uniform between 0 and 1, both excluded, without end.
+fn units(seed: u64, stream: u32) -> impl Iterator<Item = f64> {
+    (0_u64..)
+        .flat_map(move |block| {
+            let counter = [block as u32, (block >> 32) as u32, stream, u32::from_le_bytes(*b"init")];
+            philox(counter, seed_key(seed))
+        })
+        .map(|word| (f64::from(word) + 0.5) / 4_294_967_296.0)
 }
 
 #[cfg(test)]

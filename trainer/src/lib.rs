@@ -4,6 +4,7 @@ pub mod baselines;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod demo;
 pub mod dist;
 pub mod doctor;
 mod error;

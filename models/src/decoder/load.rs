@@ -41,7 +41,7 @@ impl Decoder {
     pub fn load(folder: &Path, options: &DecoderOptions) -> Result<Self, ModelError> {
         let plan = ConfigFile::open(&folder.join("config.json"))?.decoder()?;
         let reader = CheckpointReader::open(folder)?;
-        let specs = parameter_specs(&plan);
+        let specs = decoder_specs(&plan);
         check_names(&reader, &specs, |name| {
             name.ends_with("rotary_emb.inv_freq") || (plan.tied && name == "lm_head.weight")
         })?;
@@ -132,7 +132,7 @@ pub(crate) fn check_vocabulary(folder: &Path, tokenizer_size: usize, vocabulary:
 }
 
 /// Every parameter of the plan.
-fn parameter_specs(plan: &DecoderPlan) -> Vec<ParameterSpec> {
+pub(crate) fn decoder_specs(plan: &DecoderPlan) -> Vec<ParameterSpec> {
     let mut specs = Vec::new();
     let laid_out = DecoderParameters::lay_out::<Infallible>(plan, &mut |spec| {
         specs.push(spec);

@@ -9,7 +9,7 @@ mod save;
 pub use adapter::{LoraConfig, LoraTarget};
 pub(crate) use forward::select_rows;
 pub use load::DecoderOptions;
-pub(crate) use load::{check_names, check_vocabulary, read_parameter};
+pub(crate) use load::{check_names, check_vocabulary, decoder_specs, read_parameter};
 pub(crate) use parameters::{DecoderParameters, Layer, Linear};
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! A BERT from a Hugging Face or sentence-transformers folder.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -117,17 +118,11 @@ impl Bert {
         } else {
             ""
         };
-        let mut specs = Vec::new();
-        let laid_out = EncoderParameters::lay_out::<std::convert::Infallible>(&plan, &mut |spec: ParameterSpec| {
-            specs.push(ParameterSpec {
-                name: format!("{prefix}{}", spec.name),
-                ..spec
-            });
-            Ok(ParameterId(specs.len() - 1))
-        });
-        match laid_out {
-            Ok(_) => check_names(&reader, &specs, |name| is_extra(name.trim_start_matches("bert.")))?,
+        let mut specs = encoder_specs(&plan);
+        for spec in &mut specs {
+            spec.name.insert_str(0, prefix);
         }
+        check_names(&reader, &specs, |name| is_extra(name.trim_start_matches("bert.")))?;
         let mut weights = Weights::default();
         let parameters = EncoderParameters::lay_out(&plan, &mut |spec| {
             read_parameter(
@@ -164,6 +159,18 @@ impl Bert {
     /// Refuses a tokenizer whose ids the embedding does not cover.
     pub fn check_tokenizer(&self, vocabulary_size: usize) -> Result<(), ModelError> {
         check_vocabulary(&self.source, vocabulary_size, self.plan.vocabulary)
+    }
+}
+
+/// Every parameter of the plan, without a prefix.
+pub(crate) fn encoder_specs(plan: &EncoderPlan) -> Vec<ParameterSpec> {
+    let mut specs = Vec::new();
+    let laid_out = EncoderParameters::lay_out::<Infallible>(plan, &mut |spec| {
+        specs.push(spec);
+        Ok(ParameterId(specs.len() - 1))
+    });
+    match laid_out {
+        Ok(_) => specs,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::weights::{ParameterId, Weights, tensor_to_vec};
 use crate::{ModelError, Trainable};
 
 pub use load::EncoderOptions;
-pub(crate) use load::EncoderParameters;
+pub(crate) use load::{EncoderParameters, encoder_specs};
 
 /// How a text's token vectors become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
