@@ -72,7 +72,8 @@ impl Check {
                 run_command(native::cargo(layout).args(CLIPPY).args(packages))
             }
             Self::Tests => run_tests(layout, long),
-            Self::Doctests => run_command(native::cargo(layout).args(["test", "--locked", "--doc"])),
+            // With the same packages as the tests: fewer would change the features of dependencies, which are built anew then.
+            Self::Doctests => run_command(native::cargo(layout).args(["test", "--locked", "--workspace", "--doc"])),
             Self::Wasm => site::build_modules(layout),
             Self::Browser => site::run_browser_tests(layout),
         }
