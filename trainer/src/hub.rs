@@ -1,14 +1,19 @@
-//! Models named by a folder or by a Hugging Face hub id.
+//! Models and datasets named by a folder or by a Hugging Face hub id.
 //!
 //! A folder is used as it is. An id is looked up in the cache that Hugging Face's own tools share, and downloaded into
 //! it when something is missing. The usual variables hold: `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT`,
 //! `HF_HUB_OFFLINE`.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+
+mod dataset;
+
+pub use dataset::dataset_id;
 
 /// The branch that an id without a revision means.
 const DEFAULT_REVISION: &str = "main";
@@ -27,7 +32,35 @@ const SMALL_FILES: [&str; 10] = [
     "model.safetensors.index.json",
 ];
 
-/// Why a model could not be had.
+/// What is looked for on the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A model.
+    Model,
+    /// A dataset.
+    Dataset,
+}
+
+impl Kind {
+    /// Where the hub shows it, before its id.
+    fn address(self) -> &'static str {
+        match self {
+            Self::Model => "https://huggingface.co",
+            Self::Dataset => "https://huggingface.co/datasets",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::Dataset => "dataset",
+        })
+    }
+}
+
+/// Why a model or dataset could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// A path that leads nowhere.
@@ -37,16 +70,20 @@ pub enum HubError {
         path: PathBuf,
     },
     /// The hub was not asked, because `HF_HUB_OFFLINE` says so.
-    #[error("the model {id} is not (whole) in the cache {}, and HF_HUB_OFFLINE forbids to download it: give a folder, or unset HF_HUB_OFFLINE", cache.display())]
+    #[error("the {kind} {id} is not (whole) in the cache {}, and HF_HUB_OFFLINE forbids to download it: give a folder, or unset HF_HUB_OFFLINE", cache.display())]
     Offline {
+        /// What was looked for.
+        kind: Kind,
         /// The hub id.
         id: String,
         /// Where it was looked for.
         cache: PathBuf,
     },
     /// The hub could not be reached.
-    #[error("the model {id} is neither a folder nor in the cache {}, and cannot be downloaded ({reason}): give a folder, or try again with a connection", cache.display())]
+    #[error("the {kind} {id} is neither a folder nor in the cache {}, and cannot be downloaded ({reason}): give a folder, or try again with a connection", cache.display())]
     Unreachable {
+        /// What was looked for.
+        kind: Kind,
         /// The hub id.
         id: String,
         /// Where it was looked for.
@@ -54,19 +91,24 @@ pub enum HubError {
         /// What the client said.
         reason: String,
     },
-    /// The hub knows no such model or revision.
-    #[error("the hub has no model {id} at revision {revision} (or it is private): check the name, or give a folder")]
+    /// The hub knows no such model, dataset or revision.
+    #[error("the hub has no {kind} {id} at revision {revision} (or it is private): check the name, or give a folder")]
     Unknown {
+        /// What was looked for.
+        kind: Kind,
         /// The hub id.
         id: String,
         /// The branch, tag or commit.
         revision: String,
     },
-    /// The model is gated or private.
+    /// It is gated or private.
     #[error(
-        "the hub refuses the model {id}: accept its licence on https://huggingface.co/{id}, then set HF_TOKEN to a token of that account"
+        "the hub refuses the {kind} {id}: accept its licence on {}/{id}, then set HF_TOKEN to a token of that account",
+        kind.address()
     )]
     Refused {
+        /// What was looked for.
+        kind: Kind,
         /// The hub id.
         id: String,
     },
@@ -80,8 +122,14 @@ pub enum HubError {
         /// What is missing.
         file: &'static str,
     },
+    /// The dataset has no Parquet file.
+    #[error("the dataset {id} has no Parquet file on the hub: only sets in the published layout can be read")]
+    NoParquet {
+        /// The hub id.
+        id: String,
+    },
     /// The cache cannot be used.
-    #[error("cannot use the model cache: {reason}: set HF_HOME to a folder that can be written")]
+    #[error("cannot use the cache: {reason}: set HF_HOME to a folder that can be written")]
     Cache {
         /// What failed.
         reason: String,
@@ -162,6 +210,7 @@ impl Hub {
         }
         if self.offline {
             return Err(HubError::Offline {
+                kind: Kind::Model,
                 id: id.to_owned(),
                 cache: self.cache.clone(),
             });
@@ -171,20 +220,38 @@ impl Hub {
 
     /// The snapshot folder of a model, if all that is needed is in the cache.
     pub fn cached(&self, id: &str, revision: &str) -> Option<PathBuf> {
-        let model = self.cache.join(Repo::model(id.to_owned()).folder_name());
-        let commit = fs::read_to_string(model.join("refs").join(revision));
-        let commit = commit.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
-        let folder = model.join("snapshots").join(commit);
+        let folder = self.snapshot(&Repo::model(id.to_owned()), revision);
         is_whole(&folder).then_some(folder)
     }
 
-    fn download(&self, id: &str, revision: &str) -> Result<PathBuf, HubError> {
+    /// Where the cache has the files of a revision, if it has any.
+    fn snapshot(&self, repository: &Repo, revision: &str) -> PathBuf {
+        let place = self.cache.join(repository.folder_name());
+        let commit = fs::read_to_string(place.join("refs").join(revision));
+        let commit = commit.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
+        place.join("snapshots").join(commit)
+    }
+
+    fn api(&self) -> Result<Api, ApiError> {
         let mut builder = ApiBuilder::from_cache(Cache::new(self.cache.clone())).with_token(self.token.clone());
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }
-        let failed = |error: &ApiError| self.explain(id, revision, error);
-        let api = builder.build().map_err(|error| failed(&error))?;
+        builder.build()
+    }
+
+    /// Makes a revision stand for a commit whose files have come, and returns their folder.
+    fn point(&self, repository: Repo, commit: &str) -> Result<PathBuf, HubError> {
+        let cache = Cache::new(self.cache.clone()).repo(repository);
+        cache.create_ref(commit).map_err(|error| HubError::Cache {
+            reason: error.to_string(),
+        })?;
+        Ok(cache.pointer_path(commit))
+    }
+
+    fn download(&self, id: &str, revision: &str) -> Result<PathBuf, HubError> {
+        let failed = |error: &ApiError| self.explain(Kind::Model, id, revision, error);
+        let api = self.api().map_err(|error| failed(&error))?;
         let repository = |revision: &str| Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
         let info = api.repo(repository(revision)).info().map_err(|error| failed(&error))?;
         // A branch may move while its files come: they are taken from the commit that it names now.
@@ -194,29 +261,28 @@ impl Hub {
         for name in names.iter().filter(|name| is_wanted(name)) {
             pinned.get(name).map_err(|error| failed(&error))?;
         }
-        let cache = Cache::new(self.cache.clone()).repo(repository(revision));
-        cache.create_ref(&info.sha).map_err(|error| HubError::Cache {
-            reason: error.to_string(),
-        })?;
-        Ok(cache.pointer_path(&info.sha))
+        self.point(repository(revision), &info.sha)
     }
 
-    fn explain(&self, id: &str, revision: &str, error: &ApiError) -> HubError {
+    fn explain(&self, kind: Kind, id: &str, revision: &str, error: &ApiError) -> HubError {
         let (id, reason) = (id.to_owned(), error.to_string());
         let status = |code: &str| matches!(error, ApiError::RequestError(_)) && reason.contains(code);
         match error {
             _ if status("status: 404") => HubError::Unknown {
+                kind,
                 id,
                 revision: revision.to_owned(),
             },
             // The hub answers 401 for what does not exist as well as for what it does not show.
             _ if status("status: 401") && self.token.is_some() => HubError::Unknown {
+                kind,
                 id,
                 revision: revision.to_owned(),
             },
-            _ if status("status: 401") || status("status: 403") => HubError::Refused { id },
+            _ if status("status: 401") || status("status: 403") => HubError::Refused { kind, id },
             ApiError::IoError(_) | ApiError::LockAcquisition(_) | ApiError::InvalidResume => HubError::Cache { reason },
             _ => HubError::Unreachable {
+                kind,
                 id,
                 cache: self.cache.clone(),
                 reason,

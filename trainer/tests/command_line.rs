@@ -159,11 +159,11 @@ fn mistakes_in_flags() {
     --- stderr
     error: the command line: --num-layers-unfrozen belongs to --trainable last-n, but settings of --trainable lora were given too: drop one
     ");
-    assert_snapshot!(page("train --preset gemma --task.query_dataset A --task.item_dataset B"), @r"
+    assert_snapshot!(page("train --preset gemma --task.query_dataset A --dataset B"), @r"
     exit code 2
     --- stdout
     --- stderr
-    error: the command line: --task.query-dataset is A but --task.item-dataset is B: users and items must come from one folder made by `langptune prepare`; give both the same
+    error: the command line: --dataset is B but --task.query-dataset is A: they are two names of one setting; give one of them
     ");
     assert_snapshot!(page("train --preset gemma --dataset D --reward_type map"), @r"
     exit code 2

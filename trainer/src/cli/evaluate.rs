@@ -7,7 +7,7 @@ use eval_core::Cutoff;
 
 use super::UsageError;
 use crate::config::{Device, Pooling, Profiles, TrainConfig};
-use crate::data::UnfinishedFolder;
+use crate::data::{DatasetSource, UnfinishedFolder};
 use crate::evaluation::{
     self, Baseline, CheckpointChoice, EVALUATION_FILE, EvaluationPlan, Sampling, Versions, checkpoint_folder,
 };
@@ -35,9 +35,17 @@ pub(super) struct EvaluateArgs {
     /// The run's checkpoint: last, best, or a name such as update-000100
     #[arg(long, value_name = "NAME", requires = "run", default_value = "last")]
     checkpoint: CheckpointChoice,
-    /// Folder that `langptune prepare` wrote
-    #[arg(long, value_name = "DIR", required_unless_present = "run")]
+    /// Folder that `langptune prepare` wrote, or folder or hub id (owner/name[@revision]) of a published set
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "run",
+        alias = "task.query-dataset"
+    )]
     dataset: Option<PathBuf>,
+    /// Folder or hub id of a published set's items [default: where the dataset is]
+    #[arg(long, value_name = "DIR", requires = "dataset", alias = "task.item-dataset")]
+    item_dataset: Option<PathBuf>,
     /// Whose users: val, or test, which is sealed until the end
     #[arg(long, value_enum, default_value_t = SplitChoice::Val)]
     split: SplitChoice,
@@ -191,6 +199,8 @@ fn of_flags(dataset: &Path, arguments: &EvaluateArgs) -> anyhow::Result<Evaluati
     };
     Ok(EvaluationPlan {
         dataset: dataset.to_owned(),
+        item_dataset: arguments.item_dataset.clone(),
+        template: None,
         split: Split::Val,
         lm: versions(&arguments.lm, &arguments.lm_tuned)?,
         embedder: versions(&arguments.embedder, &arguments.embedder_tuned)?,
@@ -205,6 +215,7 @@ fn of_flags(dataset: &Path, arguments: &EvaluateArgs) -> anyhow::Result<Evaluati
 fn of_run(run: &Path, checkpoint: &CheckpointChoice) -> anyhow::Result<EvaluationPlan> {
     let config = TrainConfig::load(&run.join(TrainConfig::FILE_NAME))?;
     let checkpoint = checkpoint_folder(run, checkpoint)?;
+    let template = DatasetSource::of_config(&config).template;
     let (lm, embedder) = (&config.lm, &config.embedder);
     let lm = match config.run.profiles {
         Profiles::None => None,
@@ -235,6 +246,8 @@ fn of_run(run: &Path, checkpoint: &CheckpointChoice) -> anyhow::Result<Evaluatio
             query_prefix: config.embedder.query_prefix,
         },
         device: config.run.device,
+        template,
+        item_dataset: config.run.item_dataset,
         dataset: config.run.dataset,
     })
 }

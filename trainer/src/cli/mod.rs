@@ -5,6 +5,7 @@ mod bench;
 mod doctor;
 mod embed;
 mod evaluate;
+mod export_dataset;
 mod logprob;
 mod metrics;
 mod prepare;
@@ -37,6 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Prepare(Box<PrepareArgs>),
+    ExportDataset(export_dataset::ExportDatasetArgs),
     Train(Box<TrainArgs>),
     Evaluate(Box<evaluate::EvaluateArgs>),
     Metrics(metrics::MetricsArgs),
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Prepare(arguments) => prepare::run(*arguments),
+        Command::ExportDataset(arguments) => export_dataset::run(arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),

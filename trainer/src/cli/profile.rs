@@ -8,7 +8,7 @@ use models::{DecoderOptions, Draws, LanguageModel, Prompt};
 use serde::Serialize;
 
 use crate::config::Device;
-use crate::data::Dataset;
+use crate::data::DatasetSource;
 use crate::hub::resolve_model;
 use crate::train::{self, Split};
 
@@ -20,9 +20,12 @@ pub struct ProfileArgs {
     /// Hugging Face folder or hub id of a causal language model, or a checkpoint's `lm` folder.
     #[arg(long, alias = "lm_model", alias = "lm-model")]
     lm: String,
-    /// Folder that `langptune prepare` wrote.
-    #[arg(long)]
+    /// Folder that `langptune prepare` wrote, or folder or hub id (owner/name[@revision]) of a published set.
+    #[arg(long, alias = "task.query-dataset")]
     dataset: PathBuf,
+    /// Folder or hub id of a published set's items [default: where the dataset is].
+    #[arg(long, alias = "task.item-dataset")]
+    item_dataset: Option<PathBuf>,
     /// The user: a number from 0 within the split, or a user id.
     #[arg(long)]
     user: String,
@@ -99,12 +102,19 @@ impl Written<'_> {
 
 /// Runs the command.
 pub fn run(args: &ProfileArgs) -> anyhow::Result<()> {
-    let dataset = Dataset::open(&args.dataset)?;
+    let folder = resolve_model(&args.lm, None)?;
+    let source = DatasetSource {
+        dataset: args.dataset.clone(),
+        items: args.item_dataset.clone(),
+        lm: Some(folder.as_path().into()),
+        embedder: None,
+        template: None,
+    };
+    let dataset = source.open()?;
     let split = args.split.split();
     let users = split.users(&dataset);
     let index = find(users, &args.user).with_context(|| format!("{}", args.dataset.display()))?;
     let user = &users[index];
-    let folder = resolve_model(&args.lm, None)?;
     let options = DecoderOptions::inference(train::device(args.device)?);
     let (mut decoder, tokenizer) = train::open_decoder(&folder, &options)?;
     let draws = Draws {

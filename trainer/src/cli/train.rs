@@ -53,13 +53,13 @@ pub(super) struct RunArgs {
     /// Published setting to start from
     #[arg(long)]
     preset: Option<Preset>,
-    /// Folder made by `langptune prepare` [required here or as --task.query-dataset]
+    /// Folder made by `langptune prepare`, or folder or hub id (owner/name[@revision]) of a published set [required here or as --task.query-dataset]
     #[arg(long, value_name = "DIR")]
     dataset: Option<PathBuf>,
     /// The same as --dataset, under the published name
     #[arg(long = "task.query-dataset", alias = "query-dataset", value_name = "DIR")]
     task_query_dataset: Option<PathBuf>,
-    /// The same as --dataset, under the published name: items and users are one folder here
+    /// Folder or hub id of a published set's items [default: where the dataset is]
     #[arg(long = "task.item-dataset", alias = "item-dataset", value_name = "DIR")]
     task_item_dataset: Option<PathBuf>,
     /// Folder of the run [default: runs/<exp-name>]

@@ -46,43 +46,35 @@ fn layer(source: Source, mut flags: Table) -> Result<Layer, UsageError> {
     Ok(Layer::from_flags(source, &flags))
 }
 
-/// Brings the published names of the dataset to ours.
+/// Brings the published names of the dataset to ours: --task.query-dataset is --dataset, and items that lie in the same place
+/// need no flag of their own.
 fn one_dataset(source: &Source, flags: &mut Table) -> Result<(), UsageError> {
-    let names = ["dataset", "task_query_dataset", "task_item_dataset"];
-    let given: Vec<(&str, PathBuf)> = names
-        .into_iter()
-        .filter_map(|name| {
-            flags
-                .get(name)
-                .and_then(Value::as_str)
-                .map(|folder| (name, PathBuf::from(folder)))
-        })
-        .collect();
-    let Some((first_name, first)) = given.first() else {
+    let given = |flags: &Table, name: &str| flags.get(name).and_then(Value::as_str).map(PathBuf::from);
+    let (ours, published) = (given(flags, "dataset"), given(flags, "task_query_dataset"));
+    if let (Some(ours), Some(published)) = (&ours, &published)
+        && !same_folder(ours, published)
+    {
+        return Err(UsageError::new(format!(
+            "{source}: --dataset is {} but --task.query-dataset is {}: they are two names of one setting; give one of them",
+            ours.display(),
+            published.display(),
+        )));
+    }
+    let Some(dataset) = ours.or(published) else {
         return Ok(());
     };
-    if let Some((name, other)) = given.iter().find(|(_, folder)| !same_folder(folder, first)) {
-        return Err(UsageError::new(format!(
-            "{source}: --{} is {} but --{} is {}: users and items must come from one folder made by `langptune prepare`; give both the same",
-            flag_of_field(first_name),
-            first.display(),
-            flag_of_field(name),
-            other.display(),
-        )));
+    if given(flags, "task_item_dataset").is_some_and(|items| same_folder(&items, &dataset)) {
+        flags.remove("task_item_dataset");
     }
     flags.insert(
         "dataset".to_owned(),
-        Value::String(first.to_string_lossy().into_owned()),
+        Value::String(dataset.to_string_lossy().into_owned()),
     );
     Ok(())
 }
 
 fn same_folder(one: &Path, other: &Path) -> bool {
     one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
-fn flag_of_field(field: &str) -> String {
-    field.replace("task_", "task.").replace('_', "-")
 }
 
 /// The flags given as `LANGPTUNE_…`, by field. Variables that are no flag of `train` are left to others.

@@ -17,6 +17,7 @@ const fn sets(flag: &'static str, keys: &'static [&'static str]) -> FlagKey {
 pub const KEYS: &[FlagKey] = &[
     sets("preset", &["preset"]),
     sets("dataset", &["run.dataset"]),
+    sets("task.item-dataset", &["run.item_dataset"]),
     sets("output", &["run.output"]),
     sets("exp-name", &["run.exp_name"]),
     sets("seed", &["run.seed"]),

@@ -14,6 +14,8 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
+use crate::hub::dataset_id;
+
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
@@ -50,8 +52,11 @@ pub struct TrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// Folder made by `langptune prepare`; required.
+    /// Folder made by `langptune prepare`, or folder or hub id of a published set; required.
     pub dataset: PathBuf,
+    /// Folder or hub id of a published set's items; default where `dataset` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_dataset: Option<PathBuf>,
     /// Folder of the run; default `runs/<exp_name>`.
     pub output: PathBuf,
     /// Name of the run in logs; default the preset's name, or `langptune`.
@@ -251,8 +256,14 @@ impl TrainConfig {
             &mut self.embedder.output_dir,
         ];
         let given = optional.into_iter().flatten();
-        for path in given.chain([&mut self.run.dataset, &mut self.run.output]) {
+        for path in given.chain([&mut self.run.output]) {
             *path = std::path::absolute(&*path)?;
+        }
+        for place in [&mut self.run.dataset].into_iter().chain(&mut self.run.item_dataset) {
+            let on_hub = !place.is_dir() && place.to_str().and_then(dataset_id).is_some();
+            if !on_hub {
+                *place = std::path::absolute(&*place)?;
+            }
         }
         for model in [&mut self.lm.model, &mut self.embedder.model] {
             if Path::new(&*model).is_dir() {

@@ -200,7 +200,7 @@ fn every_key_of_a_saved_configuration_can_be_set_by_a_flag() {
             }
         }
     }
-    let everything = "preset = \"gemma\"\ndataset = \"d\"\ntrace = \"t\"\nlm_revision = \"a\"\nemb_revision = \"a\"
+    let everything = "preset = \"gemma\"\ndataset = \"d\"\ntask_item_dataset = \"i\"\ntrace = \"t\"\nlm_revision = \"a\"\nemb_revision = \"a\"
         output_dir_lm = \"o\"\noutput_dir_emb = \"o\"";
     let mut found = Vec::new();
     for trained in ["", "\nnum_layers_unfrozen = 2"] {
@@ -216,6 +216,19 @@ fn every_key_of_a_saved_configuration_can_be_set_by_a_flag() {
         .collect();
     known.sort();
     assert_eq!(found, known);
+}
+
+#[test]
+fn hub_ids_of_datasets_stay_and_folders_become_absolute() {
+    let mut config = resolve(&[
+        flags("dataset = \"owner/sets@v1\"\ntask_item_dataset = \"./items\""),
+        flags("lm_model = \"l\"\nemb_model = \"e\""),
+    ])
+    .unwrap();
+    config.make_paths_absolute().unwrap();
+    assert_eq!(config.run.dataset.to_str(), Some("owner/sets@v1"));
+    let items = config.run.item_dataset.unwrap();
+    assert!(items.is_absolute() && items.ends_with("items"), "{items:?}");
 }
 
 #[test]

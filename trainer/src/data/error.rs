@@ -4,6 +4,9 @@ use std::{fmt, io, path::PathBuf};
 
 use models::text::TextError;
 
+use super::PublishedError;
+use crate::hub::HubError;
+
 /// An error of preparing or reading a dataset.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -133,6 +136,26 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A place that leads nowhere.
+    #[error("there is no dataset folder {}: give a folder that `langptune prepare` wrote, one with published Parquet files, or a hub id such as owner/name", path.display())]
+    NoDataset {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// A prepared dataset and other items.
+    #[error("{}: a dataset of `langptune prepare` has its own items; leave out --task.item-dataset (or --item-dataset) {}", path.display(), items.display())]
+    OwnItems {
+        /// The dataset.
+        path: PathBuf,
+        /// The items that were given too.
+        items: PathBuf,
+    },
+    /// Files in the published layout.
+    #[error(transparent)]
+    Published(#[from] PublishedError),
+    /// A dataset or a tokenizer that the hub does not give.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A tokenizer or a chat template.
     #[error(transparent)]
     Text(#[from] TextError),

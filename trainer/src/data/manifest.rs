@@ -294,7 +294,7 @@ impl fmt::Display for Stats {
     }
 }
 
-fn name_of(path: &Path) -> String {
+pub(super) fn name_of(path: &Path) -> String {
     // `models/.` and `models/x/..` have no name of their own.
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().or_else(|| resolved.file_name());

@@ -1,6 +1,7 @@
 //! From raw reviews to a dataset, and the dataset in memory.
 //!
-//! [`Preparation`] is `langptune prepare`; [`Dataset`] is what training and evaluation read. The files are described in
+//! [`Preparation`] is `langptune prepare`; [`Dataset`] is what training and evaluation read, from the place that [`DatasetSource`]
+//! names; [`Export`] is `langptune export-dataset`. The files are described in
 //! `docs/dataset.md`.
 
 mod catalogue;
@@ -14,11 +15,13 @@ mod output;
 mod parquet_files;
 mod prepare;
 mod prompt;
+mod published;
 mod records;
 #[cfg(test)]
 mod reference_tests;
 mod reviews;
 mod sessions;
+mod source;
 mod split;
 
 pub use dataset::{Dataset, Item, User};
@@ -27,3 +30,5 @@ pub use manifest::{DataFile, FORMAT, FORMAT_VERSION, Manifest, Rules, Source, St
 pub(crate) use output::UnfinishedFolder;
 pub use prepare::Preparation;
 pub use prompt::FILM_INSTRUCTION;
+pub use published::{Export, ExportedFile, PublishedError};
+pub use source::{DatasetSource, ModelName};

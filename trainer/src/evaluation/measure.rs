@@ -120,7 +120,7 @@ pub struct Measured {
 /// # Errors
 /// A plan that does not fit the data, models that cannot be read or were not what the data was prepared for.
 pub fn measure(plan: &EvaluationPlan) -> Result<Measured, TrainError> {
-    let dataset = Dataset::open(&plan.dataset)?;
+    let dataset = plan.source().open()?;
     plan.check(&dataset)?;
     let mut work = Work {
         plan,

@@ -9,14 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::config::{Device, Pooling};
-use crate::data::Dataset;
+use crate::data::{Dataset, DatasetSource, TemplateForm};
 use crate::train::Split;
 
 /// Everything that decides the tables of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvaluationPlan {
-    /// Folder made by `langptune prepare`.
+    /// Folder made by `langptune prepare`, or folder or hub id of a published set.
     pub dataset: PathBuf,
+    /// Folder or hub id of a published set's items; by default they are where the dataset is.
+    pub item_dataset: Option<PathBuf>,
+    /// How prompts of a published set are put to the language model; by default as the set has them.
+    pub template: Option<TemplateForm>,
     /// Whose users.
     pub split: Split,
     /// Language models that write profiles; they need an embedder.
@@ -170,6 +174,18 @@ pub fn split_name(split: Split) -> &'static str {
 }
 
 impl EvaluationPlan {
+    /// The data, tokenized for the models as they were loaded where it comes without ids for them.
+    pub(super) fn source(&self) -> DatasetSource {
+        let name = |versions: &Versions| versions.base.as_path().into();
+        DatasetSource {
+            dataset: self.dataset.clone(),
+            items: self.item_dataset.clone(),
+            lm: self.lm.as_ref().map(name),
+            embedder: self.embedder.as_ref().map(name),
+            template: self.template,
+        }
+    }
+
     /// The largest cutoff.
     pub fn top(&self) -> Result<Cutoff, TrainError> {
         let top = self.cutoffs.iter().max().copied();

@@ -9,7 +9,7 @@ use super::*;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A hub with one model, `owner/tiny`, on a port of this machine.
+/// A hub with one model and one dataset, both `owner/tiny`, on a port of this machine.
 struct FakeHub {
     endpoint: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -62,18 +62,20 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, String>, seen: &Mutex<V
         )
         .unwrap();
     };
-    if path.starts_with("/api/models/owner/tiny") {
+    if path.starts_with("/api/models/owner/tiny") || path.starts_with("/api/datasets/owner/tiny") {
         let siblings: Vec<_> = files
             .keys()
             .map(|name| serde_json::json!({ "rfilename": name }))
             .collect();
         let info = serde_json::json!({ "siblings": siblings, "sha": COMMIT }).to_string();
         respond(&mut stream, "200 OK", "Content-Type: application/json\r\n", &info);
-    } else if path.starts_with("/api/models/owner/gated") {
+    } else if path.starts_with("/api/models/owner/gated") || path.starts_with("/api/datasets/owner/gated") {
         respond(&mut stream, "403 Forbidden", "", "");
     } else if let Some(text) = path
+        .strip_prefix("/datasets")
+        .unwrap_or(&path)
         .strip_prefix(&format!("/owner/tiny/resolve/{COMMIT}/"))
-        .and_then(|n| files.get(n))
+        .and_then(|name| files.get(&name.replace("%2F", "/")))
     {
         let etag: String = path.chars().filter(char::is_ascii_alphanumeric).collect();
         let size = text.len();
@@ -238,5 +240,87 @@ fn only_root_weights_of_the_model_count() {
         "model-.safetensors",
     ] {
         assert!(!is_weights(name), "{name}");
+    }
+}
+
+const SET: [(&str, &str); 5] = [
+    ("README.md", "card"),
+    ("data/train-00000-of-00001.parquet", "train"),
+    ("data/val-00000-of-00001.parquet", "val"),
+    ("../escape.parquet", "bad"),
+    (".hidden/x.parquet", "bad"),
+];
+
+#[test]
+fn a_datasets_parquet_files_alone_are_downloaded_and_stay_in_the_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = FakeHub::start(&SET);
+    let hub = server.hub(cache.path());
+    let folder = hub.resolve_dataset("owner/tiny", "v1").unwrap();
+    assert!(folder.starts_with(cache.path().join("datasets--owner--tiny/snapshots")));
+    assert_eq!(
+        fs::read_to_string(folder.join("data/val-00000-of-00001.parquet")).unwrap(),
+        "val"
+    );
+    assert!(!folder.join("README.md").exists());
+    let asked = || server.requests.lock().unwrap().clone();
+    assert!(
+        !asked()
+            .iter()
+            .any(|path| path.contains("escape") || path.contains("hidden"))
+    );
+    let before = asked().len();
+    assert_eq!(hub.resolve_dataset("owner/tiny", "v1").unwrap(), folder);
+    assert_eq!(asked()[before..], ["/api/datasets/owner/tiny/revision/v1".to_owned()]);
+
+    let offline = Hub {
+        offline: true,
+        ..hub.clone()
+    };
+    assert_eq!(offline.resolve_dataset("owner/tiny", "v1").unwrap(), folder);
+    let unreachable = Hub {
+        endpoint: Some("http://127.0.0.1:1".to_owned()),
+        ..hub
+    };
+    assert_eq!(unreachable.resolve_dataset("owner/tiny", "v1").unwrap(), folder);
+}
+
+#[test]
+fn a_dataset_that_cannot_be_had_says_why() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = FakeHub::start(&[("data.csv", "a,b")]);
+    let hub = server.hub(cache.path());
+    let error = |hub: &Hub, id: &str| hub.resolve_dataset(id, "main").unwrap_err();
+    assert!(matches!(error(&hub, "owner/tiny"), HubError::NoParquet { .. }));
+    let unknown = error(&hub, "owner/other").to_string();
+    assert!(unknown.contains("no dataset owner/other at revision main"), "{unknown}");
+    let gated = error(&hub, "owner/gated").to_string();
+    assert!(gated.contains("https://huggingface.co/datasets/owner/gated"), "{gated}");
+    let offline = Hub { offline: true, ..hub };
+    let message = error(&offline, "owner/tiny").to_string();
+    assert!(
+        message.contains("the dataset owner/tiny is not (whole) in the cache"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_dataset_id_has_an_owner_and_may_have_a_revision() {
+    let ids = [
+        ("owner/name", Some(("owner/name", "main"))),
+        (
+            "Cornell-AGI/amazon_movie.tv@v1.0",
+            Some(("Cornell-AGI/amazon_movie.tv", "v1.0")),
+        ),
+        ("owner/name@refs/pr/1", Some(("owner/name", "refs/pr/1"))),
+        ("name", None),
+        ("./owner/name", None),
+        ("owner/name@", None),
+        ("owner/name@../x", None),
+        ("/owner/name", None),
+        ("a/b/c", None),
+    ];
+    for (text, id) in ids {
+        assert_eq!(dataset_id(text), id, "{text}");
     }
 }

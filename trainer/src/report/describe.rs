@@ -12,8 +12,9 @@ use crate::config::{ConfigError, TrainConfig};
 use crate::data::{Dataset, Item, User};
 
 /// Settings that say where things lay on the machine that trained: no part of a report.
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 8] = [
     "run.dataset",
+    "run.item_dataset",
     "run.output",
     "run.trace",
     "lm.model",

@@ -14,7 +14,7 @@ use crate::TrainError;
 use crate::config::{
     Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Profiles, PromptTemplate, TrainConfig, Trainable,
 };
-use crate::data::{Dataset, TemplateForm};
+use crate::data::{Dataset, DatasetSource, TemplateForm};
 use crate::hub::resolve_model;
 use crate::log::Logger;
 use crate::report::{ReportWriter, describe_model};
@@ -28,7 +28,7 @@ impl Trainer {
     /// Opens the dataset, loads both models and starts the run's folder with its resolved configuration. The run ends early
     /// after `stop_after` updates.
     pub fn new(config: TrainConfig, stop_after: Option<u64>) -> Result<Self, TrainError> {
-        let dataset = Dataset::open(&config.run.dataset)?;
+        let dataset = DatasetSource::of_config(&config).open()?;
         check_template(&config, &dataset)?;
         check_top(&config, &dataset)?;
         let device = device(config.run.device)?;
