@@ -2,7 +2,10 @@
 
 use burn::tensor::Tensor;
 
-use crate::trainable::Trainable;
+use crate::ModelError;
+use crate::files::{CheckpointReader, NamedTensor};
+use crate::trainable::{Trainable, named};
+use crate::weights::matrix;
 
 /// Settings of the optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,6 +71,56 @@ impl Adam {
     /// The state, in the order of [`Trainable::trained`].
     pub fn moments(&self) -> &[Option<Moments>] {
         &self.moments
+    }
+
+    /// The state as tensors, to be written beside a checkpoint: `NAME.first`, `NAME.second` and `NAME.steps` for every
+    /// parameter that has been moved.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read back from its device.
+    pub fn state(&self, model: &dyn Trainable) -> Result<Vec<NamedTensor>, ModelError> {
+        let mut tensors = Vec::new();
+        for (moments, &id) in self.moments.iter().zip(model.trained()) {
+            let Some(moments) = moments else { continue };
+            let name = &model.parameters().spec(id).name;
+            tensors.push(named(format!("{name}.first"), moments.first.clone())?);
+            tensors.push(named(format!("{name}.second"), moments.second.clone())?);
+            tensors.push(NamedTensor {
+                name: format!("{name}.steps"),
+                shape: vec![1],
+                // Exact up to 2²⁴ steps.
+                data: vec![moments.steps as f32],
+            });
+        }
+        Ok(tensors)
+    }
+
+    /// Takes up the state that [`Adam::state`] gave.
+    ///
+    /// # Errors
+    /// When a tensor has not the shape of its parameter.
+    pub fn restore(&mut self, model: &dyn Trainable, state: &CheckpointReader) -> Result<(), ModelError> {
+        self.moments.clear();
+        for &id in model.trained() {
+            let name = &model.parameters().spec(id).name;
+            if !state.contains(&format!("{name}.steps")) {
+                self.moments.push(None);
+                continue;
+            }
+            let value = model.parameters().get(id);
+            let [rows, columns] = value.dims();
+            let read = |part: &str| {
+                let (data, _) = state.read(&format!("{name}.{part}"), &[rows, columns])?;
+                Ok::<_, ModelError>(matrix(data, rows, columns, &value.device()))
+            };
+            let (steps, _) = state.read(&format!("{name}.steps"), &[1])?;
+            self.moments.push(Some(Moments {
+                first: read("first")?,
+                second: read("second")?,
+                steps: steps[0] as u32,
+            }));
+        }
+        Ok(())
     }
 }
 

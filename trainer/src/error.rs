@@ -54,6 +54,9 @@ pub enum TrainError {
         /// The last checkpoint that was written.
         checkpoint: Option<PathBuf>,
     },
+    /// Somebody asked for an orderly end.
+    #[error("interrupted")]
+    Interrupted,
     /// Settings that do not go with the data or the models.
     #[error("{0}")]
     Mismatch(String),

@@ -1,6 +1,7 @@
 //! LangPTune's trainer: raw reviews to a dataset, alternating training of a profile writer and an embedder, and evaluation.
 
 pub mod baselines;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -10,6 +11,7 @@ pub mod doctor;
 mod error;
 pub mod evaluation;
 pub mod hub;
+pub mod interrupt;
 pub mod log;
 mod npy;
 pub mod progress;

@@ -241,6 +241,10 @@ impl Trainable for Decoder {
     fn take_gradients(&mut self) -> Vec<Option<Tensor<2>>> {
         self.gradients.take(self.trained.len())
     }
+
+    fn put_gradients(&mut self, sums: Vec<Option<Tensor<2>>>) {
+        self.gradients.put(sums);
+    }
 }
 
 /// Refuses token ids without an embedding.

@@ -204,4 +204,8 @@ impl Trainable for Bert {
     fn take_gradients(&mut self) -> Vec<Option<Tensor<2>>> {
         self.gradients.take(self.trained.len())
     }
+
+    fn put_gradients(&mut self, sums: Vec<Option<Tensor<2>>>) {
+        self.gradients.put(sums);
+    }
 }

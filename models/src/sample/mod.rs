@@ -35,7 +35,7 @@ pub struct Draws {
 }
 
 /// What was drawn for a prompt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Response {
     /// The tokens, the end token included.
     pub tokens: Vec<u32>,

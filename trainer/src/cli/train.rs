@@ -1,22 +1,25 @@
 //! `langptune train`: the declaration of its flags. What they resolve to is [`TrainConfig`]'s.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use serde::Serialize;
 
 use super::train_sources;
+use crate::checkpoint::RunLock;
 use crate::config::{
     Device, LossReduction, OptimizerAlgorithm, Pooling, Preset, Profiles, PromptTemplate, RewardType, TrainConfig,
-    TrainableKind,
+    TrainableKind, flag_name,
 };
-use crate::train::Trainer;
+use crate::interrupt;
+use crate::train::{self, End, Start, Trainer};
 
 const EXAMPLES: &str = "\
 Examples:
   langptune train --preset gemma --dataset data/movies --output runs/movies
   langptune train --config runs/movies/config.toml --output runs/again --seed 7
+  langptune train --resume --output runs/movies
   LANGPTUNE_DEVICE=cuda langptune train --preset llama --dataset data/movies --print-config
 
 Underscores and dashes are the same in a flag's name. A yes-or-no flag reads --whiten-rewards,
@@ -44,6 +47,8 @@ pub struct TrainArgs {
     rl: RlArgs,
     #[command(flatten)]
     evaluation: EvaluationArgs,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
 }
 
 /// What the run reads and writes.
@@ -95,6 +100,9 @@ pub(super) struct ControlArgs {
     /// Replace a run that is already in the output folder [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     overwrite: Option<bool>,
+    /// Go on with the run in the output folder, from its last checkpoint and with its configuration [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    resume: Option<bool>,
     /// End after this many updates, with a checkpoint [default: the whole schedule]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     stop_after: Option<usize>,
@@ -309,11 +317,28 @@ pub(super) struct EvaluationArgs {
     report_embeddings: Option<bool>,
 }
 
+/// Checkpoints. They change no result.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[command(next_help_heading = "Checkpoints")]
+pub(super) struct CheckpointArgs {
+    /// Updates from one checkpoint to the next, beside those of evaluations [default: 0, none beside them]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
+    save_every: Option<usize>,
+    /// Newest checkpoints that stay [default: 0, all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
+    keep_last: Option<usize>,
+    /// Best evaluated checkpoints that stay beside the newest [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
+    keep_best: Option<usize>,
+}
+
 /// What holds for one call of `langptune train` beside the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunControl {
     /// Whether a run in the output folder may be replaced.
     pub overwrite: bool,
+    /// Whether the run in the output folder is gone on with.
+    pub resume: bool,
     /// Updates after which the call ends, with a checkpoint.
     pub stop_after: Option<usize>,
     /// Whether the configuration is only printed.
@@ -331,6 +356,7 @@ impl TrainArgs {
         given.extend(toml::Table::try_from(&self.optimizer)?);
         given.extend(toml::Table::try_from(&self.rl)?);
         given.extend(toml::Table::try_from(&self.evaluation)?);
+        given.extend(toml::Table::try_from(&self.checkpoint)?);
         Ok(given)
     }
 }
@@ -360,14 +386,75 @@ pub(super) fn run(arguments: &TrainArgs) -> anyhow::Result<()> {
 
 fn execute(config: &TrainConfig, control: &RunControl) -> anyhow::Result<()> {
     let output = &config.run.output;
-    let used = output.is_dir() && std::fs::read_dir(output)?.next().is_some();
-    if used && !control.overwrite {
+    let start = if control.resume && output.join(TrainConfig::FILE_NAME).is_file() {
+        same_run(config, &output.join(TrainConfig::FILE_NAME))?;
+        Start::Resume
+    } else {
+        make_room(output, control.overwrite)?;
+        Start::Afresh
+    };
+    let stop_after = control.stop_after.map(|updates| updates as u64);
+    interrupt::install();
+    let outcome = Trainer::new(config.clone(), start, stop_after)?.run()?;
+    let place = outcome.checkpoint.as_ref().unwrap_or(output).display();
+    match outcome.end {
+        End::Finished => eprintln!("trained; the last checkpoint is {place}"),
+        End::Stopped => eprintln!(
+            "stopped as asked, with checkpoint {place}; go on with {}",
+            resume_command(output)
+        ),
+        End::Interrupted => anyhow::bail!(
+            "interrupted, with checkpoint {place}; go on with {}",
+            resume_command(output)
+        ),
+    }
+    Ok(())
+}
+
+fn resume_command(output: &Path) -> String {
+    format!("langptune train --resume --output {}", output.display())
+}
+
+/// Refuses to replace a run unasked; says what goes where it was asked.
+fn make_room(output: &Path, overwrite: bool) -> anyhow::Result<()> {
+    let mut names = Vec::new();
+    if output.is_dir() {
+        for entry in std::fs::read_dir(output)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.retain(|name| name != RunLock::FILE);
+    names.sort();
+    if names.is_empty() {
+        return Ok(());
+    }
+    if !overwrite {
         anyhow::bail!(
-            "{}: there is a run already; give another --output, or --overwrite to replace it",
+            "{}: there is a run already; --resume to go on with it, --overwrite to replace it, or give another --output",
             output.display()
         );
     }
-    let last = Trainer::new(config.clone(), control.stop_after.map(|updates| updates as u64))?.run()?;
-    eprintln!("trained; the last checkpoint is {}", last.display());
+    let (ours, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| train::OUTPUTS.contains(&name.as_str()));
+    let list = |names: &[&String]| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    if !ours.is_empty() {
+        eprintln!("{}: replacing {}", output.display(), list(&ours));
+    }
+    if !others.is_empty() {
+        eprintln!("{}: leaving {}", output.display(), list(&others));
+    }
     Ok(())
+}
+
+/// Refuses settings that would make another run of the one that is gone on with.
+fn same_run(config: &TrainConfig, saved: &Path) -> anyhow::Result<()> {
+    let differing = config.differing_keys(&TrainConfig::load(saved)?)?;
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let flags: Vec<String> = differing.iter().map(|key| flag_name(key)).collect();
+    anyhow::bail!(
+        "{}: the run was started with another {}; drop the flag, or start another run with --output",
+        saved.display(),
+        flags.join(", ")
+    );
 }

@@ -25,14 +25,29 @@ pub(super) fn resolve(
     let variables = environment(variables)?;
     let both = |name: &str| flags.get(name).or_else(|| variables.get(name));
     let mut layers = Vec::new();
+    let yes = |name: &str| both(name).and_then(Value::as_bool).unwrap_or(false);
     if let Some(path) = both("config").and_then(Value::as_str) {
         layers.push(Layer::from_file(Path::new(path))?);
     }
+    if yes("resume") {
+        if yes("overwrite") {
+            return Err(
+                UsageError::new("--resume goes on with a run and --overwrite replaces it: give one of them").into(),
+            );
+        }
+        let Some(output) = both("output").and_then(Value::as_str) else {
+            return Err(UsageError::new("--resume: name the run with --output").into());
+        };
+        let saved = Path::new(output).join(TrainConfig::FILE_NAME);
+        if saved.is_file() {
+            layers.push(Layer::from_file(&saved)?);
+        }
+    }
     layers.push(layer(Source::Environment, variables.clone())?);
     layers.push(layer(Source::CommandLine, flags.clone())?);
-    let yes = |name: &str| both(name).and_then(Value::as_bool).unwrap_or(false);
     let control = RunControl {
         overwrite: yes("overwrite"),
+        resume: yes("resume"),
         stop_after: both("stop_after")
             .and_then(Value::as_integer)
             .and_then(|count| usize::try_from(count).ok()),

@@ -42,6 +42,9 @@ pub struct TrainConfig {
     pub rl: RlConfig,
     /// When and how the run is evaluated.
     pub evaluation: EvaluationConfig,
+    /// What is saved beside evaluations, and how long it stays.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
     /// The language model, which writes profiles.
     pub lm: LmConfig,
     /// The embedder, which ranks items by a profile.
@@ -132,6 +135,28 @@ pub struct EvaluationConfig {
     pub score_batch_size: usize,
     /// Whether the report keeps the embeddings of every checkpoint, not only of the best and the last; default false.
     pub report_embeddings: bool,
+}
+
+/// What is saved beside evaluations, and how long it stays. Changes no result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Updates from one checkpoint to the next, beside those of evaluations; default 0: none beside them.
+    pub save_every: usize,
+    /// Newest checkpoints that stay; default 0: all.
+    pub keep_last: usize,
+    /// Best evaluated checkpoints that stay beside the newest; default 1.
+    pub keep_best: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self {
+            save_every: 0,
+            keep_last: 0,
+            keep_best: 1,
+        }
+    }
 }
 
 /// The language model, which writes profiles.
@@ -246,6 +271,39 @@ impl TrainConfig {
     /// Reads a configuration (whole or partial: defaults fill it) from TOML text.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         resolve(&[Layer::from_toml(text, Path::new("<text>"))?])
+    }
+
+    /// The keys in which this configuration is another run than `other`: those that change no result, and the schedule's
+    /// number of iterations, by which a run can be prolonged, are left out.
+    ///
+    /// # Errors
+    /// When a configuration has no TOML form.
+    pub fn differing_keys(&self, other: &Self) -> Result<Vec<&'static str>, ConfigError> {
+        const FREE: [&str; 12] = [
+            "run.output",
+            "run.device",
+            "run.trace",
+            "run.track",
+            "schedule.num_iterations",
+            "rl.rollout_batch",
+            "rl.local_rollout_forward_batch_size",
+            "evaluation.per_device_eval_batch_size",
+            "evaluation.score_batch_size",
+            "evaluation.report_embeddings",
+            "embedder.batch_size",
+            "preset",
+        ];
+        let table = |config: &Self| {
+            toml::Table::try_from(config).map_err(|source| ConfigError::Write {
+                reason: source.to_string(),
+            })
+        };
+        let (ours, theirs) = (table(self)?, table(other)?);
+        let keys = KEYS.iter().flat_map(|entry| entry.keys).copied();
+        Ok(keys
+            .filter(|key| !FREE.contains(key) && !key.starts_with("checkpoint."))
+            .filter(|key| layer::get(&ours, key) != layer::get(&theirs, key))
+            .collect())
     }
 
     /// Makes paths that lead to existing folders absolute, so that the saved file works from any folder.

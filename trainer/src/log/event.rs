@@ -4,11 +4,12 @@
 //! masked CRC-32C. The messages are `Event`, `Summary` and `TensorProto` of TensorFlow's public `.proto` files; the
 //! field numbers below are theirs. tests/reference/tensorboard_check.py reads such a file with TensorBoard itself.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{LogError, io_error, write_atomically};
+use super::{LogError, cut_file, io_error};
 
 /// Appends events to one file.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ impl EventWriter {
         self.append(&text_event(wall_time, step, tag, text))
     }
 
+    /// Waits until everything is on the disk.
+    pub(super) fn flush(&self) -> Result<(), LogError> {
+        self.file.sync_all().map_err(io_error("flush", &self.path))
+    }
+
     fn append(&mut self, event: &[u8]) -> Result<(), LogError> {
         self.file
             .write_all(&frame(event))
@@ -53,17 +59,28 @@ impl EventWriter {
     }
 }
 
-/// Rewrites the event files of `folder` without the events after `last_step`, and without a half-written end.
-pub(super) fn cut_back(folder: &Path, last_step: u64) -> Result<(), LogError> {
+/// Cuts the event files of `folder` back to `lengths` by name, and removes the others.
+pub(super) fn cut_back(folder: &Path, lengths: &BTreeMap<String, u64>) -> Result<(), LogError> {
     for path in files(folder)? {
-        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
-        let kept: Vec<u8> = messages(&bytes)
-            .filter(|event| step_of(event) <= last_step)
-            .flat_map(frame)
-            .collect();
-        write_atomically(&path, &kept).map_err(io_error("write", &path))?;
+        match lengths.get(&name(&path)) {
+            Some(&length) => cut_file(&path, length)?,
+            None => fs::remove_file(&path).map_err(io_error("remove", &path))?,
+        }
     }
     Ok(())
+}
+
+/// Bytes of the event files of `folder`, by name.
+pub(super) fn lengths(folder: &Path) -> Result<BTreeMap<String, u64>, LogError> {
+    let length = |path: PathBuf| {
+        let bytes = fs::metadata(&path).map_err(io_error("read", &path))?.len();
+        Ok((name(&path), bytes))
+    };
+    files(folder)?.into_iter().map(length).collect()
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
@@ -184,6 +201,7 @@ fn masked_crc(bytes: &[u8]) -> u32 {
 }
 
 /// The whole messages in a file, up to the first frame that is cut off or damaged.
+#[cfg(test)]
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = bytes.split_first_chunk::<8>()?;
@@ -196,6 +214,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The step of an event that this module wrote: field 2, which follows the wall time; 0 where it is left out.
+#[cfg(test)]
 fn step_of(event: &[u8]) -> u64 {
     const WALL_TIME_BYTES: usize = 9;
     let Some([tag, rest @ ..]) = event.get(WALL_TIME_BYTES..) else {

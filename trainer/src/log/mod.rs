@@ -11,12 +11,13 @@
 mod event;
 pub mod scalars;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use event::EventWriter;
 
@@ -61,6 +62,15 @@ pub struct Sample {
     pub rank: Option<u64>,
 }
 
+/// How far a run's logs are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// Bytes of `metrics.jsonl`.
+    pub metrics: u64,
+    /// Bytes of each event file, by name.
+    pub events: BTreeMap<String, u64>,
+}
+
 /// Writes a run's logs. Every call is on disk when it returns, so that a killed run loses nothing that it logged.
 #[derive(Debug)]
 pub struct Logger {
@@ -84,13 +94,24 @@ impl Logger {
         Self::open(run)
     }
 
-    /// Goes on with the logs of an interrupted run: what was logged after `last_step` is cut away first, because it
-    /// will be logged again.
-    pub fn resume(run: &Path, last_step: u64) -> Result<Self, LogError> {
-        cut_metrics(&run.join("metrics.jsonl"), last_step)?;
+    /// Goes on with the logs of an interrupted run: what was logged after `position` is cut away first, because it will be
+    /// logged again, and sample tables after `last_step` are removed.
+    pub fn resume(run: &Path, position: &LogPosition, last_step: u64) -> Result<Self, LogError> {
+        cut_file(&run.join("metrics.jsonl"), position.metrics)?;
         cut_samples(&run.join("samples"), last_step)?;
-        event::cut_back(&run.join("events"), last_step)?;
+        event::cut_back(&run.join("events"), &position.events)?;
         Self::open(run)
+    }
+
+    /// How far the logs are written, all of it on the disk.
+    pub fn position(&self) -> Result<LogPosition, LogError> {
+        let path = self.run.join("metrics.jsonl");
+        self.metrics.sync_all().map_err(io_error("flush", &path))?;
+        self.events.flush()?;
+        Ok(LogPosition {
+            metrics: self.metrics.metadata().map_err(io_error("read", &path))?.len(),
+            events: event::lengths(&self.run.join("events"))?,
+        })
     }
 
     fn open(run: &Path) -> Result<Self, LogError> {
@@ -187,25 +208,18 @@ fn now() -> f64 {
         .map_or(0.0, |time| time.as_secs_f64())
 }
 
-/// Keeps the lines up to `last_step`. A line that is no JSON object was cut off by the interruption, and goes too.
-fn cut_metrics(path: &Path, last_step: u64) -> Result<(), LogError> {
-    let file = match File::open(path) {
+/// Cuts a file back to `length`; a file that is shorter, or missing, stays as it is.
+pub(crate) fn cut_file(path: &Path, length: u64) -> Result<(), LogError> {
+    let file = match File::options().write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io_error("read", path)(error)),
+        Err(error) => return Err(io_error("open", path)(error)),
     };
-    let mut kept = Vec::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(io_error("read", path))?;
-        let step = serde_json::from_str::<serde_json::Value>(&line)
-            .ok()
-            .and_then(|line| line.get("step")?.as_u64());
-        if step.is_some_and(|step| step <= last_step) {
-            kept.extend_from_slice(line.as_bytes());
-            kept.push(b'\n');
-        }
+    let found = file.metadata().map_err(io_error("read", path))?.len();
+    if found > length {
+        file.set_len(length).map_err(io_error("cut", path))?;
     }
-    write_atomically(path, &kept).map_err(io_error("write", path))
+    Ok(())
 }
 
 fn cut_samples(folder: &Path, last_step: u64) -> Result<(), LogError> {
@@ -291,13 +305,19 @@ mod tests {
     fn resuming_cuts_what_was_logged_after_the_checkpoint() {
         let run = tempfile::tempdir().unwrap();
         let mut logger = Logger::create(run.path()).unwrap();
+        let mut position = LogPosition::default();
         for step in 1..=4 {
             logger.scalars(step, &[(scalars::KL, step as f64)]).unwrap();
             logger.samples(step, &[sample(0, "x")]).unwrap();
+            if step == 2 {
+                position = logger.position().unwrap();
+            }
         }
         logger.metrics.write_all(b"{\"step\":5,\"obj").unwrap();
         drop(logger);
-        let mut logger = Logger::resume(run.path(), 2).unwrap();
+        // A second, later call's events are of no earlier checkpoint.
+        drop(Logger::open(run.path()).unwrap());
+        let mut logger = Logger::resume(run.path(), &position, 2).unwrap();
         logger.scalars(3, &[(scalars::KL, 30.0)]).unwrap();
         let text = fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
         let values: Vec<f64> = text
@@ -311,7 +331,9 @@ mod tests {
         assert_eq!(values, [1.0, 2.0, 30.0]);
         assert!(run.path().join("samples/step-2.jsonl").exists());
         assert!(!run.path().join("samples/step-3.jsonl").exists());
-        assert_eq!(event::steps_in(&run.path().join("events")).unwrap(), [1, 1, 2, 2, 3]);
+        let events = run.path().join("events");
+        assert_eq!(event::steps_in(&events).unwrap(), [1, 1, 2, 2, 3]);
+        assert_eq!(event::lengths(&events).unwrap().len(), 2);
     }
 
     #[test]

@@ -7,9 +7,11 @@ mod describe;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use eval_core::TargetRanks;
 use eval_core::metrics::{Measure, MetricTable};
 use eval_core::report::{
     Checkpoint, Chunks, Comparison, Embeddings, F16File, Found, ItemChunk, Manifest, Model, ResultChunk, UserChunk,
@@ -21,9 +23,10 @@ use models::write_atomically;
 use serde::Serialize;
 
 use crate::TrainError;
+use crate::checkpoint::read_json;
 use crate::config::TrainConfig;
 use crate::data::Dataset;
-use crate::evaluation::Ranked;
+use crate::evaluation::{Ranked, cutoffs, metrics};
 use crate::rollout::Profile;
 
 pub use describe::describe_model;
@@ -76,18 +79,58 @@ impl ReportWriter {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn create(
-        run: &Path,
-        config: &TrainConfig,
-        dataset: &Dataset,
-        [language_model, embedder]: [Model; 2],
-    ) -> Result<Self, TrainError> {
+    pub fn create(run: &Path, config: &TrainConfig, dataset: &Dataset, models: [Model; 2]) -> Result<Self, TrainError> {
         let folder = run.join(Self::FOLDER);
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(|source| TrainError::io(&folder, source))?;
         }
         create_folder(&folder)?;
-        let manifest = Manifest {
+        let manifest = Self::describe(config, dataset, models)?;
+        let report = Self::open(folder, config, manifest);
+        report.write_data(dataset)?;
+        report.write_manifest()?;
+        Ok(report)
+    }
+
+    /// Goes on with the report of an interrupted run, which is brought back to the checkpoints of `manifest`.
+    ///
+    /// # Errors
+    /// When a file of it is missing, or one cannot be written.
+    pub fn resume(
+        run: &Path,
+        config: &TrainConfig,
+        dataset: &Dataset,
+        models: [Model; 2],
+        manifest: Manifest,
+    ) -> Result<Self, TrainError> {
+        let mut report = Self::open(run.join(Self::FOLDER), config, manifest);
+        let described = Self::describe(config, dataset, models)?;
+        report.manifest = Manifest {
+            checkpoints: std::mem::take(&mut report.manifest.checkpoints),
+            ..described
+        };
+        report.first = report.read_first(config)?;
+        report.write_manifest()?;
+        report.sweep()?;
+        Ok(report)
+    }
+
+    fn open(folder: PathBuf, config: &TrainConfig, manifest: Manifest) -> Self {
+        Self {
+            folder,
+            manifest,
+            seed: config.run.seed,
+            keeps_embeddings: config.evaluation.report_embeddings,
+            first: None,
+        }
+    }
+
+    fn describe(
+        config: &TrainConfig,
+        dataset: &Dataset,
+        [language_model, embedder]: [Model; 2],
+    ) -> Result<Manifest, TrainError> {
+        Ok(Manifest {
             run: config.run.exp_name.clone(),
             generator: concat!("langptune ", env!("CARGO_PKG_VERSION")).to_owned(),
             language_model,
@@ -97,18 +140,43 @@ impl ReportWriter {
             items: Chunks::in_files("items", dataset.items.len(), ITEMS_PER_FILE),
             users: Chunks::in_files("users", dataset.val.len(), USERS_PER_FILE),
             ..Manifest::default()
+        })
+    }
+
+    /// The first checkpoint's metrics, from its recorded ranks.
+    fn read_first(&self, config: &TrainConfig) -> Result<Option<(String, MetricTable)>, TrainError> {
+        let Some(checkpoint) = self.manifest.checkpoints.first() else {
+            return Ok(None);
         };
-        let (seed, keeps_embeddings) = (config.run.seed, config.evaluation.report_embeddings);
-        let report = Self {
-            folder,
-            manifest,
-            seed,
-            keeps_embeddings,
-            first: None,
-        };
-        report.write_data(dataset)?;
-        report.write_manifest()?;
-        Ok(report)
+        let mut table = MetricTable::new(metrics(&cutoffs(&config.evaluation.cutoffs())?));
+        for file in checkpoint.results.iter().flat_map(|chunks| &chunks.files) {
+            let chunk: ResultChunk = read_json(&self.folder.join(file))?;
+            for result in &chunk.results {
+                let ranks = result
+                    .generated
+                    .iter()
+                    .map(|found| TargetRanks::from_ranked(&found.targets));
+                table.push_mean(&ranks.collect::<Result<Vec<_>, _>>()?);
+            }
+        }
+        Ok(Some((checkpoint.name.clone(), table)))
+    }
+
+    /// The report as it stands.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The names of the `count` best checkpoints, best first; see [`best`].
+    pub fn best_names(&self, count: usize) -> Vec<String> {
+        let mut left = self.manifest.checkpoints.clone();
+        let mut names = Vec::new();
+        while names.len() < count
+            && let Some(place) = best(&left)
+        {
+            names.push(left.remove(place).name);
+        }
+        names
     }
 
     fn write_data(&self, dataset: &Dataset) -> Result<(), TrainError> {
@@ -162,14 +230,32 @@ impl ReportWriter {
         if self.first.is_none() {
             self.first = Some((name.to_owned(), evaluated.generated.1.clone()));
         }
-        let dropped = self.drop_embeddings();
-        self.write_manifest()?;
-        // Only now: until then the old manifest names them.
-        for file in dropped {
-            let path = self.folder.join(file);
-            fs::remove_file(&path).map_err(|source| TrainError::io(&path, source))?;
+        self.drop_embeddings();
+        self.write_manifest()
+    }
+
+    /// Removes files of checkpoints that the manifest does not name: vectors that were dropped, and what an interruption
+    /// left. To be called once no checkpoint of the run can bring them back.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn sweep(&self) -> Result<(), TrainError> {
+        let checkpoints = &self.manifest.checkpoints;
+        let vectors = |embeddings: &Embeddings| {
+            let files = [
+                Some(&embeddings.items),
+                Some(&embeddings.profiles),
+                embeddings.references.as_ref(),
+            ];
+            files.map(|file| file.map(|file| file.file.clone()))
+        };
+        let mut named: BTreeSet<PathBuf> = BTreeSet::new();
+        for checkpoint in checkpoints {
+            let results = checkpoint.results.iter().flat_map(|chunks| chunks.files.clone());
+            let vectors = checkpoint.embeddings.iter().flat_map(vectors).flatten();
+            named.extend(results.chain(vectors).map(|file| self.folder.join(file)));
         }
-        Ok(())
+        remove_others(&self.folder.join("checkpoints"), &named)
     }
 
     /// Paired tests of the generated profiles with the reference profiles and with the first checkpoint's.
@@ -215,21 +301,16 @@ impl ReportWriter {
         })
     }
 
-    /// Forgets the vectors of checkpoints that are neither the last nor the best; returns their files.
-    fn drop_embeddings(&mut self) -> Vec<String> {
+    /// Forgets the vectors of checkpoints that are neither the last nor the best.
+    fn drop_embeddings(&mut self) {
         if self.keeps_embeddings {
-            return Vec::new();
+            return;
         }
         let last = self.manifest.checkpoints.len().saturating_sub(1);
         let best = best(&self.manifest.checkpoints);
         let others = self.manifest.checkpoints.iter_mut().enumerate();
         let others = others.filter(|&(place, _)| place != last && Some(place) != best);
-        let dropped = others.filter_map(|(_, checkpoint)| checkpoint.embeddings.take());
-        dropped
-            .flat_map(|embeddings| [Some(embeddings.items), Some(embeddings.profiles), embeddings.references])
-            .flatten()
-            .map(|file| file.file)
-            .collect()
+        others.for_each(|(_, checkpoint)| checkpoint.embeddings = None);
     }
 
     fn write_chunks<T, C: Serialize>(
@@ -308,6 +389,25 @@ fn results(evaluated: &Evaluated<'_>) -> Vec<UserResult> {
             reference: Some(Found::new(None, reference)),
         })
         .collect()
+}
+
+/// Removes the files below `folder` that are not `named`, and folders that are empty then.
+fn remove_others(folder: &Path, named: &BTreeSet<PathBuf>) -> Result<(), TrainError> {
+    let io = |source| TrainError::io(folder, source);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.is_dir() {
+            remove_others(&path, named)?;
+            // Only an empty one goes.
+            let _ = fs::remove_dir(&path);
+        } else if !named.contains(&path) {
+            fs::remove_file(&path).map_err(|source| TrainError::io(&path, source))?;
+        }
+    }
+    Ok(())
 }
 
 fn create_folder(folder: &Path) -> Result<(), TrainError> {

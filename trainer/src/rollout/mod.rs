@@ -37,7 +37,7 @@ pub struct Request<'a> {
 }
 
 /// A written profile.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Profile {
     /// What was sampled.
     pub response: Response,
@@ -69,6 +69,9 @@ pub fn write_profiles(
     let shown = requests.len() > piece;
     let mut progress = shown.then(|| Progress::start("profiles", "profiles", Some(requests.len() as u64)));
     for requests in requests.chunks(piece) {
+        if crate::interrupt::requested() {
+            return Err(TrainError::Interrupted);
+        }
         let prompts: Vec<Prompt<'_>> = requests
             .iter()
             .map(|request| Prompt {

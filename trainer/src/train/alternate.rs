@@ -1,55 +1,58 @@
 //! The whole run: phases in turn, then a last evaluation.
 
-use std::fs;
-
-use super::Trainer;
+use super::{End, Outcome, Trainer};
 use crate::TrainError;
+use crate::checkpoint::Phase;
 
 impl Trainer {
-    /// Trains to the end. Returns the folder of the last checkpoint.
-    pub fn run(&mut self) -> Result<std::path::PathBuf, TrainError> {
-        for iteration in 1..=self.config.schedule.num_iterations {
-            eprintln!("iteration {iteration} of {}", self.config.schedule.num_iterations);
-            self.embedder_phase()?;
-            if self.lm.is_some() && !self.stopped() {
+    /// Trains to the end, or to where it is asked to end; then a checkpoint holds everything that was done.
+    ///
+    /// # Errors
+    /// When something fails; what the last checkpoint holds is safe.
+    pub fn run(&mut self) -> Result<Outcome, TrainError> {
+        if self.finished {
+            eprintln!("the run has come to its end already");
+            return Ok(self.outcome(End::Finished));
+        }
+        match self.train() {
+            Ok(()) => Ok(self.outcome(End::Finished)),
+            Err(TrainError::Interrupted) => {
+                self.save_if_new()?;
+                let end = if self.stopped() { End::Stopped } else { End::Interrupted };
+                Ok(self.outcome(end))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn outcome(&self, end: End) -> Outcome {
+        Outcome {
+            end,
+            checkpoint: self.last_checkpoint.as_ref().map(|(_, path)| path.clone()),
+        }
+    }
+
+    fn train(&mut self) -> Result<(), TrainError> {
+        let iterations = self.config.schedule.num_iterations;
+        while self.position.iteration < iterations {
+            if self.position.phase == Phase::Embedder {
+                eprintln!("iteration {} of {iterations}", self.position.iteration + 1);
+                self.embedder_phase()?;
+                self.position.phase = Phase::Lm;
+                self.position.done = 0;
+            }
+            if self.lm.is_some() {
                 self.lm_phase()?;
             }
-            if self.stopped() {
-                eprintln!("stopped after {} updates, as asked", self.next_update - 1);
-                break;
-            }
+            self.position.phase = Phase::Embedder;
+            self.position.done = 0;
+            self.position.iteration += 1;
         }
-        self.evaluate_now("end")?;
-        self.save_final()?;
-        let last = self.last_checkpoint.clone();
-        Ok(last.unwrap_or_else(|| self.config.run.output.clone()))
-    }
-
-    /// The name of a checkpoint before the coming update: the updates done.
-    pub(super) fn checkpoint_name(&self) -> String {
-        format!("update-{:06}", self.next_update - 1)
-    }
-
-    /// Saves both models before the coming update, under a temporary name until whole.
-    pub(super) fn save_checkpoint(&mut self) -> Result<(), TrainError> {
-        let folder = self.config.run.output.join("checkpoints");
-        let name = self.checkpoint_name();
-        let (temporary, path) = (folder.join(format!(".{name}.tmp")), folder.join(&name));
-        let io = |source| TrainError::io(&temporary, source);
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(io)?;
-        }
-        fs::create_dir_all(&temporary).map_err(io)?;
-        if let Some(lm) = &self.lm {
-            lm.model.save(&temporary.join("lm"))?;
-        }
-        self.embedder.model.save(&temporary.join("embedder"))?;
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(|source| TrainError::io(&path, source))?;
-        }
-        fs::rename(&temporary, &path).map_err(|source| TrainError::io(&path, source))?;
-        self.last_checkpoint = Some(path);
-        Ok(())
+        self.finished = true;
+        let evaluated = self.evaluate_now("end");
+        self.finished = evaluated.is_ok();
+        evaluated?;
+        self.save_final()
     }
 
     /// Writes the last models where the published flags `output_dir_lm` and `output_dir_emb` ask for them.

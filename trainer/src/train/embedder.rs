@@ -1,9 +1,11 @@
 //! The embedder phase: contrastive updates on profiles that the language model wrote at its start.
 
+use std::sync::Arc;
+
 use models::tensor_to_vec;
 
 use super::loss::contrastive_loss;
-use super::{Split, Trainer};
+use super::{PhaseProfiles, Split, Trainer};
 use crate::TrainError;
 use crate::log::scalars;
 use crate::progress::Progress;
@@ -19,35 +21,43 @@ impl Trainer {
     /// Trains the embedder for `num_emb_updates` batches. A phase ends with an optimizer step.
     pub(super) fn embedder_phase(&mut self) -> Result<(), TrainError> {
         let updates = self.config.schedule.num_emb_updates;
-        if updates == 0 {
+        if self.position.done >= updates {
             return Ok(());
         }
-        let profiles = self.profiles_of(Split::Train, 1, self.next_update)?;
-        let val_profiles = self.val_profiles()?;
+        self.go_on()?;
+        let profiles = self.phase_profiles()?;
         let accumulation = self.config.embedder.gradient_accumulation_steps.max(1);
-        let mut progress = Progress::start("embedder", "updates", Some(updates as u64));
-        let mut pending = 0;
-        for index in 0..updates {
-            if self.evaluation_due() {
-                self.evaluate_with(&val_profiles, 1, "embedder")?;
-            }
-            self.contrast(&profiles, accumulation)?;
-            pending += 1;
-            let ends = index + 1 == updates || self.stop_after == Some(self.next_update);
-            if pending == accumulation || ends {
+        let mut progress = Progress::start("embedder", "updates", Some((updates - self.position.done) as u64));
+        while self.position.done < updates {
+            self.go_on()?;
+            self.before_update(Some(&profiles.val), "embedder")?;
+            self.contrast(&profiles.train, accumulation)?;
+            self.pending += 1;
+            if self.pending == accumulation || self.position.done + 1 == updates {
                 // Every batch counts for 1/accumulation of a step; the phase's last step may have fewer.
-                let scale = accumulation as f64 / pending as f64;
+                let scale = accumulation as f64 / self.pending as f64;
                 self.embedder.optimizer.step(self.embedder.model.trainable(), scale);
-                pending = 0;
+                self.pending = 0;
             }
-            self.next_update += 1;
+            self.advance();
             progress.add(1);
-            if self.stopped() {
-                break;
-            }
         }
+        self.profiles = None;
         progress.finish();
         Ok(())
+    }
+
+    /// The profiles of the phase that begins, or of the one that is gone on with.
+    fn phase_profiles(&mut self) -> Result<Arc<PhaseProfiles>, TrainError> {
+        if let Some(profiles) = &self.profiles {
+            return Ok(profiles.clone());
+        }
+        let profiles = Arc::new(PhaseProfiles {
+            train: self.profiles_of(Split::Train, 1, self.next_update)?,
+            val: self.val_profiles()?,
+        });
+        self.profiles = Some(profiles.clone());
+        Ok(profiles)
     }
 
     /// One batch: loss and gradients.
@@ -94,7 +104,7 @@ impl Trainer {
             .iter()
             .map(|&user| self.dataset.train[user as usize].id.clone())
             .collect();
-        let checkpoint = self.last_checkpoint.clone();
+        let checkpoint = self.last_checkpoint.as_ref().map(|(_, path)| path.clone());
         TrainError::NotFinite {
             phase,
             update: self.next_update,

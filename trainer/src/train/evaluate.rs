@@ -6,6 +6,7 @@ use eval_core::significance::mean;
 
 use super::{Split, Trainer, query};
 use crate::TrainError;
+use crate::checkpoint;
 use crate::evaluation::{self, Ranked, cutoffs, embed_rounded, metrics};
 use crate::log::{Sample, scalars};
 use crate::report::Evaluated;
@@ -17,6 +18,25 @@ impl Trainer {
     pub(super) fn evaluation_due(&self) -> bool {
         let every = self.config.evaluation.print_sample_output_freq.max(1) as u64;
         (self.next_update - 1).is_multiple_of(every)
+    }
+
+    /// Evaluates and saves where that is due before the coming update, by `profiles` of the val users or by new ones.
+    pub(super) fn before_update(
+        &mut self,
+        profiles: Option<&[Profile]>,
+        phase: &'static str,
+    ) -> Result<(), TrainError> {
+        let every = self.config.checkpoint.save_every as u64;
+        if self.evaluation_due() && !self.evaluated {
+            match profiles {
+                Some(profiles) => self.evaluate_with(profiles, 1, phase),
+                None => self.evaluate_now(phase),
+            }
+        } else if every > 0 && (self.next_update - 1).is_multiple_of(every) {
+            self.save_if_new()
+        } else {
+            Ok(())
+        }
     }
 
     /// Evaluates with profiles written now.
@@ -42,6 +62,7 @@ impl Trainer {
         phase: &'static str,
     ) -> Result<(), TrainError> {
         let users = Split::Val.users(&self.dataset);
+        self.evaluated = true;
         if !self.config.evaluation.run_eval || users.is_empty() {
             return self.save_checkpoint();
         }
@@ -58,17 +79,17 @@ impl Trainer {
         let tables = [generated.table(metrics(&cutoffs))?, reference.table(metrics(&cutoffs))?];
         self.log_tables(&tables)?;
         self.log_samples(profiles, &generated)?;
-        self.save_checkpoint()?;
         let [generated_table, reference_table] = &tables;
         self.report.add_checkpoint(&Evaluated {
-            name: &self.checkpoint_name(),
+            name: &checkpoint::name(self.next_update - 1),
             update: self.next_update,
             phase,
             profiles,
             generated: (&generated, generated_table),
             reference: (&reference, reference_table),
             vectors: [items.items(), &vectors, &references],
-        })
+        })?;
+        self.save_checkpoint()
     }
 
     fn log_tables(&mut self, [generated, reference]: &[MetricTable; 2]) -> Result<(), TrainError> {

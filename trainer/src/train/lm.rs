@@ -66,22 +66,20 @@ impl Trainer {
     /// Trains the language model for `num_lm_updates` updates.
     pub(super) fn lm_phase(&mut self) -> Result<(), TrainError> {
         let updates = self.config.schedule.num_lm_updates;
-        if updates == 0 {
+        if self.position.done >= updates {
             return Ok(());
         }
+        self.go_on()?;
         let items = reward::embed(self.embedder.model.as_ref(), &self.item_texts())?;
         let retriever = reward::retriever(items)?;
-        let mut progress = Progress::start("language model", "updates", Some(updates as u64));
-        for _ in 0..updates {
-            if self.evaluation_due() {
-                self.evaluate_now("lm")?;
-            }
+        let left = (updates - self.position.done) as u64;
+        let mut progress = Progress::start("language model", "updates", Some(left));
+        while self.position.done < updates {
+            self.go_on()?;
+            self.before_update(None, "lm")?;
             self.lm_update(&retriever)?;
-            self.next_update += 1;
+            self.advance();
             progress.add(1);
-            if self.stopped() {
-                break;
-            }
         }
         progress.finish();
         Ok(())
@@ -93,8 +91,18 @@ impl Trainer {
                 "the language model phase needs a language model".to_owned(),
             ));
         };
+        let taken = lm.order.taken();
         let users = lm.order.next_batch();
-        let mut rollouts = self.roll_out(&users, retriever)?;
+        let mut rollouts = match self.roll_out(&users, retriever) {
+            Err(TrainError::Interrupted) => {
+                // The update has not been: its users come again when the run is gone on with.
+                if let Some(lm) = &mut self.lm {
+                    lm.order.go_to(taken);
+                }
+                return Err(TrainError::Interrupted);
+            }
+            rollouts => rollouts?,
+        };
         self.score_totals(&mut rollouts);
         let mut epochs = Vec::with_capacity(self.config.rl.noptepochs);
         for epoch in 0..self.config.rl.noptepochs {

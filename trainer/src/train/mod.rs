@@ -6,16 +6,19 @@ mod evaluate;
 mod lm;
 pub mod loss;
 pub mod order;
+mod resume;
 mod setup;
 mod trace;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use eval_core::retrieval::Query;
 use models::text::Tokenizer;
 use models::{Adam, Encoder, LanguageModel};
 
 use crate::TrainError;
+use crate::checkpoint::{Position, RunLock};
 use crate::config::TrainConfig;
 use crate::data::{Dataset, User};
 use crate::log::Logger;
@@ -41,9 +44,69 @@ pub struct Trainer {
     report: ReportWriter,
     /// The global update that comes next, from 1, through both phases and all iterations.
     next_update: u64,
+    /// Where the schedule stands.
+    position: Position,
+    /// Whether the evaluation that is due before the next update has been made.
+    evaluated: bool,
+    /// Embedder batches since its last optimizer step.
+    pending: usize,
+    /// Within an embedder phase: what it trains and is evaluated on.
+    profiles: Option<Arc<PhaseProfiles>>,
     /// Updates after which the run ends early.
     stop_after: Option<u64>,
-    last_checkpoint: Option<PathBuf>,
+    /// The last checkpoint, and the update that came next when it was written.
+    last_checkpoint: Option<(u64, PathBuf)>,
+    /// Whether the run has come to its end.
+    finished: bool,
+    _lock: RunLock,
+}
+
+/// The files and folders that a run writes into its folder.
+pub const OUTPUTS: [&str; 6] = [
+    "checkpoints",
+    "config.toml",
+    "events",
+    "metrics.jsonl",
+    "report",
+    "samples",
+];
+
+/// What a run begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// From the models as configured, in place of an earlier run in the folder.
+    Afresh,
+    /// From the last checkpoint in the run's folder; afresh where there is none yet.
+    Resume,
+}
+
+/// Why a run ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The schedule is over.
+    Finished,
+    /// It had the updates it was asked for.
+    Stopped,
+    /// A signal asked for it.
+    Interrupted,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why.
+    pub end: End,
+    /// The last checkpoint.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Profiles that the language model wrote when an embedder phase began.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+struct PhaseProfiles {
+    /// One of each train user.
+    train: Vec<Profile>,
+    /// One of each val user; none where nothing is evaluated.
+    val: Vec<Profile>,
 }
 
 /// The language model and what trains it.
@@ -121,6 +184,21 @@ impl Trainer {
     /// Whether the run has had the updates it was asked for.
     fn stopped(&self) -> bool {
         self.stop_after.is_some_and(|updates| self.next_update > updates)
+    }
+
+    /// Counts an update as done.
+    fn advance(&mut self) {
+        self.next_update += 1;
+        self.position.done += 1;
+        self.evaluated = false;
+    }
+
+    /// An error where the run is to end before the coming update, which [`Trainer::run`] turns into an orderly end.
+    fn go_on(&self) -> Result<(), TrainError> {
+        if self.stopped() || crate::interrupt::requested() {
+            return Err(TrainError::Interrupted);
+        }
+        Ok(())
     }
 
     /// The embedder's tokens of the items.

@@ -33,6 +33,16 @@ impl EpochOrder {
         }
     }
 
+    /// Batches taken so far on this device.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Goes to where `taken` batches have been taken.
+    pub fn go_to(&mut self, taken: u64) {
+        self.taken = taken;
+    }
+
     /// The next batch of user indices.
     pub fn next_batch(&mut self) -> Vec<u32> {
         let per_epoch = (self.users / self.world / self.batch).max(1) as u64;
@@ -84,6 +94,22 @@ mod tests {
             .flat_map(|rank| EpochOrder::new(12, 4, 9, 2, [rank, 3]).next_batch())
             .collect();
         assert_eq!(batches.iter().collect::<BTreeSet<_>>().len(), 12);
+    }
+
+    #[test]
+    fn an_order_goes_on_from_any_place() {
+        let mut order = EpochOrder::new(10, 3, 1, 0, [0, 1]);
+        let batches: Vec<_> = (0..8).map(|_| order.next_batch()).collect();
+        for taken in [5, 0, 7] {
+            let mut other = EpochOrder::new(10, 3, 1, 0, [0, 1]);
+            other.go_to(taken);
+            assert_eq!(other.next_batch(), batches[taken as usize]);
+            order.go_to(taken);
+            assert_eq!(
+                (order.next_batch(), order.taken()),
+                (batches[taken as usize].clone(), taken + 1)
+            );
+        }
     }
 
     #[test]

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use eval_core::report::Model;
 use models::text::Tokenizer;
 use models::{Adam, AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
 
 use super::order::EpochOrder;
+use super::resume::{self, Resumed};
 use super::trace::Trace;
-use super::{EmbedderState, LmState, Trainer};
+use super::{EmbedderState, LmState, PhaseProfiles, Start, Trainer};
 use crate::TrainError;
+use crate::checkpoint::{self, Position, RunLock, State};
 use crate::config::{
     Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Profiles, PromptTemplate, TrainConfig, Trainable,
 };
@@ -27,7 +30,11 @@ const LM_ORDER: u32 = 2;
 impl Trainer {
     /// Opens the dataset, loads both models and starts the run's folder with its resolved configuration. The run ends early
     /// after `stop_after` updates.
-    pub fn new(config: TrainConfig, stop_after: Option<u64>) -> Result<Self, TrainError> {
+    ///
+    /// # Errors
+    /// When data, models and settings do not go together, or a file cannot be read or written; nothing is written before
+    /// everything that can be refused has been checked.
+    pub fn new(config: TrainConfig, start: Start, stop_after: Option<u64>) -> Result<Self, TrainError> {
         let dataset = DatasetSource::of_config(&config).open()?;
         check_template(&config, &dataset)?;
         check_top(&config, &dataset)?;
@@ -54,34 +61,96 @@ impl Trainer {
             embedder_limit: embedder.model.max_tokens(),
         };
         let output = &config.run.output;
-        fs::create_dir_all(output).map_err(|source| TrainError::io(output, source))?;
-        // Everything that could be refused has been checked: an earlier run's checkpoints, which would pass for this one's,
-        // may go. Logs and report are started afresh by those who write them.
-        let checkpoints = output.join("checkpoints");
-        if checkpoints.is_dir() {
-            fs::remove_dir_all(&checkpoints).map_err(|source| TrainError::io(&checkpoints, source))?;
-        }
-        config.save(output)?;
-        let mut logger = Logger::create(output)?;
-        logger.text("config", 0, &format!("```toml\n{}```\n", config.to_toml()?))?;
-        let trace = config.run.trace.as_deref().map(Trace::create).transpose()?;
+        let lock = RunLock::acquire(output)?;
+        checkpoint::tidy(output)?;
+        let from = match start {
+            Start::Afresh => None,
+            Start::Resume => checkpoint::list(output)?.pop(),
+        };
         let models = [
             describe_lm(&config, lm.as_mut())?,
             describe_embedder(&config, &mut embedder)?,
         ];
-        let report = ReportWriter::create(output, &config, &dataset, models)?;
+        let written = match &from {
+            None => Written::afresh(&config, &dataset, models)?,
+            Some((updates, path)) => {
+                eprintln!("going on after update {updates} with {}", path.display());
+                let resumed = resume::restore(path, lm.as_mut(), &mut embedder)?;
+                Written::resumed(&config, &dataset, models, resumed)?
+            }
+        };
+        let state = written.state;
         Ok(Self {
             config,
             dataset,
             lm,
             embedder,
             rollout,
-            logger,
-            trace,
-            report,
-            next_update: 1,
+            logger: written.logger,
+            trace: written.trace,
+            report: written.report,
+            next_update: state.as_ref().map_or(1, |state| state.next_update),
+            position: state.as_ref().map_or(Position::START, |state| state.position),
+            evaluated: state.as_ref().is_some_and(|state| state.evaluated),
+            pending: state.as_ref().map_or(0, |state| state.pending),
+            finished: state.as_ref().is_some_and(|state| state.finished),
+            profiles: written.profiles,
             stop_after,
-            last_checkpoint: None,
+            last_checkpoint: from.map(|(updates, path)| (updates + 1, path)),
+            _lock: lock,
+        })
+    }
+}
+
+/// What a run writes, opened, and where it stands.
+struct Written {
+    logger: Logger,
+    trace: Option<Trace>,
+    report: ReportWriter,
+    state: Option<State>,
+    profiles: Option<Arc<PhaseProfiles>>,
+}
+
+impl Written {
+    fn afresh(config: &TrainConfig, dataset: &Dataset, models: [Model; 2]) -> Result<Self, TrainError> {
+        let output = &config.run.output;
+        // Everything that could be refused has been checked: an earlier run's checkpoints, which would pass for this one's,
+        // may go. Logs and report are started afresh by those who write them.
+        let checkpoints = output.join(checkpoint::FOLDER);
+        if checkpoints.is_dir() {
+            fs::remove_dir_all(&checkpoints).map_err(|source| TrainError::io(&checkpoints, source))?;
+        }
+        config.save(output)?;
+        let mut logger = Logger::create(output)?;
+        logger.text("config", 0, &format!("```toml\n{}```\n", config.to_toml()?))?;
+        Ok(Self {
+            logger,
+            trace: config.run.trace.as_deref().map(Trace::create).transpose()?,
+            report: ReportWriter::create(output, config, dataset, models)?,
+            state: None,
+            profiles: None,
+        })
+    }
+
+    /// Everything that was written after the checkpoint is cut away: it will be written again.
+    fn resumed(
+        config: &TrainConfig,
+        dataset: &Dataset,
+        models: [Model; 2],
+        resumed: Resumed,
+    ) -> Result<Self, TrainError> {
+        let (output, state) = (&config.run.output, resumed.state);
+        config.save(output)?;
+        let last_step = state.next_update - u64::from(!state.evaluated);
+        let trace = config.run.trace.as_deref();
+        Ok(Self {
+            logger: Logger::resume(output, &state.logs, last_step)?,
+            trace: trace
+                .map(|path| Trace::resume(path, state.trace.unwrap_or(0)))
+                .transpose()?,
+            report: ReportWriter::resume(output, config, dataset, models, resumed.report)?,
+            state: Some(state),
+            profiles: resumed.profiles,
         })
     }
 }

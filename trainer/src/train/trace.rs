@@ -50,6 +50,29 @@ impl Trace {
         })
     }
 
+    /// Goes on with the trace of an interrupted run, cut back to `length` bytes.
+    pub(super) fn resume(path: &Path, length: u64) -> Result<Self, TrainError> {
+        crate::log::cut_file(path, length)?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|source| TrainError::io(path, source))?;
+        Ok(Self {
+            path: path.to_owned(),
+            out: BufWriter::new(file),
+        })
+    }
+
+    /// How far it is written, in bytes, all of it on the disk.
+    pub(super) fn position(&self) -> Result<u64, TrainError> {
+        let file = self.out.get_ref();
+        file.sync_all()
+            .and_then(|()| file.metadata())
+            .map(|metadata| metadata.len())
+            .map_err(|source| TrainError::io(&self.path, source))
+    }
+
     pub(super) fn write(&mut self, update: &TracedUpdate<'_>) -> Result<(), TrainError> {
         serde_json::to_writer(&mut self.out, update)
             .map_err(std::io::Error::from)

@@ -207,6 +207,7 @@ fn what_holds_for_one_call_is_no_part_of_the_configuration() {
         control,
         RunControl {
             overwrite: true,
+            resume: false,
             stop_after: Some(7),
             print_config: true
         }
@@ -246,6 +247,7 @@ fn every_flag_of_the_table_is_declared_and_every_declared_one_is_in_it() {
     let beside = [
         "config",
         "overwrite",
+        "resume",
         "stop-after",
         "print-config",
         "task.query-dataset",

@@ -1,0 +1,141 @@
+//! Saving where a run stands, and going on from there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use eval_core::report::Manifest;
+use models::{
+    Adam, CheckpointReader, Dtype, Trainable, gradient_state, restore_gradients, restore_parameters, write_safetensors,
+};
+
+use super::{EmbedderState, LmState, PhaseProfiles, Trainer};
+use crate::TrainError;
+use crate::checkpoint::{self, STATE_FOLDER, State, read_json, write_json};
+
+const LM: &str = "lm";
+const EMBEDDER: &str = "embedder";
+const GRADIENTS: &str = "embedder-gradients.safetensors";
+const PROFILES: &str = "profiles.json";
+const REPORT: &str = "report.json";
+/// PEFT's prefix of a parameter's name.
+const ADAPTER_PREFIX: &str = "base_model.model.";
+
+impl Trainer {
+    /// Saves unless nothing has been done since the last checkpoint.
+    pub(super) fn save_if_new(&mut self) -> Result<(), TrainError> {
+        match self.last_checkpoint {
+            Some((next_update, _)) if next_update == self.next_update => Ok(()),
+            _ => self.save_checkpoint(),
+        }
+    }
+
+    /// Saves the run as it stands before the coming update; then drops what is not kept any longer.
+    pub(super) fn save_checkpoint(&mut self) -> Result<(), TrainError> {
+        let run = self.config.run.output.clone();
+        let state = State {
+            version: State::VERSION,
+            next_update: self.next_update,
+            position: self.position,
+            evaluated: self.evaluated,
+            finished: self.finished,
+            pending: self.pending,
+            embedder_batches: self.embedder.order.taken(),
+            lm_batches: self.lm.as_ref().map_or(0, |lm| lm.order.taken()),
+            logs: self.logger.position()?,
+            trace: self.trace.as_ref().map(|trace| trace.position()).transpose()?,
+        };
+        let path = checkpoint::write(&run, self.next_update - 1, |folder| {
+            self.fill_checkpoint(folder, &state)
+        })?;
+        self.last_checkpoint = Some((self.next_update, path));
+        self.report.sweep()?;
+        let kept = &self.config.checkpoint;
+        let best = self.report.best_names(kept.keep_best);
+        checkpoint::prune(&run, (kept.keep_last > 0).then_some(kept.keep_last), &best)
+    }
+
+    fn fill_checkpoint(&mut self, folder: &Path, state: &State) -> Result<(), TrainError> {
+        let own = folder.join(STATE_FOLDER);
+        if let Some(lm) = &mut self.lm {
+            lm.model.save(&folder.join(LM))?;
+            write_optimizer(&own, LM, &lm.optimizer, lm.model.trainable())?;
+        }
+        let embedder = &mut self.embedder;
+        embedder.model.save(&folder.join(EMBEDDER))?;
+        write_optimizer(&own, EMBEDDER, &embedder.optimizer, embedder.model.trainable())?;
+        if self.pending > 0 {
+            let gradients = gradient_state(embedder.model.trainable())?;
+            write_safetensors(&own.join(GRADIENTS), gradients, Dtype::F32)?;
+        }
+        if let Some(profiles) = &self.profiles {
+            write_json(&own.join(PROFILES), &**profiles)?;
+        }
+        write_json(&own.join(REPORT), self.report.manifest())?;
+        state.write(&own)
+    }
+}
+
+/// What a checkpoint says beside the models.
+pub(super) struct Resumed {
+    pub(super) state: State,
+    pub(super) profiles: Option<Arc<PhaseProfiles>>,
+    pub(super) report: Manifest,
+}
+
+/// Brings models, optimizers and orders to where `path` was saved.
+pub(super) fn restore(
+    path: &Path,
+    lm: Option<&mut LmState>,
+    embedder: &mut EmbedderState,
+) -> Result<Resumed, TrainError> {
+    let state = State::read(path)?;
+    let own = path.join(STATE_FOLDER);
+    if let Some(lm) = lm {
+        let (reader, prefix) = open_model(&path.join(LM))?;
+        restore_parameters(lm.model.trainable(), &reader, prefix)?;
+        read_optimizer(&own, LM, &mut lm.optimizer, lm.model.trainable())?;
+        lm.order.go_to(state.lm_batches);
+    }
+    let (reader, prefix) = open_model(&path.join(EMBEDDER))?;
+    restore_parameters(embedder.model.trainable(), &reader, prefix)?;
+    read_optimizer(&own, EMBEDDER, &mut embedder.optimizer, embedder.model.trainable())?;
+    embedder.order.go_to(state.embedder_batches);
+    if state.pending > 0 {
+        let gradients = CheckpointReader::open_file(&own.join(GRADIENTS))?;
+        restore_gradients(embedder.model.trainable(), &gradients)?;
+    }
+    let profiles = own.join(PROFILES);
+    Ok(Resumed {
+        profiles: if profiles.is_file() {
+            Some(Arc::new(read_json(&profiles)?))
+        } else {
+            None
+        },
+        report: read_json(&own.join(REPORT))?,
+        state,
+    })
+}
+
+/// The parameters that training changed, and what stands before their names.
+fn open_model(folder: &Path) -> Result<(CheckpointReader, &'static str), TrainError> {
+    let adapter = folder.join("adapter_model.safetensors");
+    Ok(if adapter.is_file() {
+        (CheckpointReader::open_file(&adapter)?, ADAPTER_PREFIX)
+    } else {
+        (CheckpointReader::open(folder)?, "")
+    })
+}
+
+fn optimizer_file(folder: &Path, name: &str) -> std::path::PathBuf {
+    folder.join(format!("{name}-optimizer.safetensors"))
+}
+
+fn write_optimizer(folder: &Path, name: &str, optimizer: &Adam, model: &dyn Trainable) -> Result<(), TrainError> {
+    let state = optimizer.state(model)?;
+    Ok(write_safetensors(&optimizer_file(folder, name), state, Dtype::F32)?)
+}
+
+fn read_optimizer(folder: &Path, name: &str, optimizer: &mut Adam, model: &dyn Trainable) -> Result<(), TrainError> {
+    let state = CheckpointReader::open_file(&optimizer_file(folder, name))?;
+    Ok(optimizer.restore(model, &state)?)
+}

@@ -1,0 +1,82 @@
+//! Runs of the binary on tiny models.
+#![allow(clippy::unwrap_used, dead_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures")
+        .join(path)
+}
+
+/// Runs the program: whether it succeeded, and what it said.
+pub fn langptune(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_langptune"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A dataset of the hard raw set, in `folder`.
+pub fn prepared(folder: &Path) -> PathBuf {
+    let dataset = folder.join("dataset");
+    let (done, said) = langptune(&[
+        "prepare",
+        "--reviews",
+        text(&fixture("raw/hard/reviews.jsonl.gz")),
+        "--metadata",
+        text(&fixture("raw/hard/meta.jsonl.gz")),
+        "--lm",
+        text(&fixture("models/tiny-lm")),
+        "--embedder",
+        text(&fixture("models/tiny-embedder")),
+        "--template",
+        "chat",
+        "--output",
+        text(&dataset),
+    ]);
+    assert!(done, "{said}");
+    dataset
+}
+
+/// `train` with settings that a tiny model learns something with, then `settings`, of which a later one goes before.
+pub fn arguments(dataset: &Path, output: &Path, settings: &[(&str, &str)]) -> Vec<String> {
+    let (lm, embedder) = (fixture("models/tiny-lm"), fixture("models/tiny-embedder"));
+    let base = [
+        ("--dataset", text(dataset)),
+        ("--output", text(output)),
+        ("--lm", text(&lm)),
+        ("--embedder", text(&embedder)),
+        ("--response_length", "6"),
+        ("--gradient_accumulation_steps", "4"),
+        ("--emb_gradient_accumulation_steps", "2"),
+        ("--emb_per_device_train_batch_size", "4"),
+        ("--lr", "1e-3"),
+        ("--emb_lr", "1e-3"),
+    ];
+    let mut all: Vec<(&str, &str)> = base.to_vec();
+    for &(flag, value) in settings {
+        all.retain(|(other, _)| *other != flag);
+        all.push((flag, value));
+    }
+    let words = all.iter().flat_map(|(flag, value)| [*flag, *value]);
+    ["train"].into_iter().chain(words).map(str::to_owned).collect()
+}
+
+pub fn lines(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
