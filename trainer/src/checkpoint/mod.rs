@@ -10,7 +10,7 @@
 //! | `state/{lm,embedder}-optimizer.safetensors` | the optimizers' moments |
 //! | `state/embedder-gradients.safetensors` | gradients of batches that no optimizer step has seen yet |
 //! | `state/profiles.json` | within an embedder phase: the profiles that it trains on |
-//! | `state/report.json` | the report's manifest as it was |
+//! | `state/report.cbor` | the report's manifest as it was; CBOR gets every number back exactly |
 //!
 //! Draws are counted, not chained (seed, update, user, sample, position), so that no state of a generator is kept.
 
@@ -248,6 +248,19 @@ pub(crate) fn write_json(path: &Path, record: &impl Serialize) -> Result<(), Tra
 pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, TrainError> {
     let bytes = fs::read(path).map_err(|source| TrainError::io(path, source))?;
     serde_json::from_slice(&bytes).map_err(|error| TrainError::io(path, error.into()))
+}
+
+/// Writes a record as CBOR (RFC 8949), under a temporary name until whole.
+pub(crate) fn write_cbor(path: &Path, record: &impl Serialize) -> Result<(), TrainError> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(record, &mut bytes).map_err(|error| TrainError::io(path, io::Error::other(error)))?;
+    write_atomically(path, &bytes).map_err(|source| TrainError::io(path, source))
+}
+
+/// Reads a record that [`write_cbor`] wrote.
+pub(crate) fn read_cbor<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, TrainError> {
+    let bytes = fs::read(path).map_err(|source| TrainError::io(path, source))?;
+    ciborium::from_reader(bytes.as_slice()).map_err(|error| TrainError::io(path, io::Error::other(error)))
 }
 
 fn remove_folder(path: &Path) -> Result<(), TrainError> {

@@ -10,13 +10,13 @@ use models::{
 
 use super::{EmbedderState, LmState, PhaseProfiles, Trainer};
 use crate::TrainError;
-use crate::checkpoint::{self, STATE_FOLDER, State, read_json, write_json};
+use crate::checkpoint::{self, STATE_FOLDER, State, read_cbor, read_json, write_cbor, write_json};
 
 const LM: &str = "lm";
 const EMBEDDER: &str = "embedder";
 const GRADIENTS: &str = "embedder-gradients.safetensors";
 const PROFILES: &str = "profiles.json";
-const REPORT: &str = "report.json";
+const REPORT: &str = "report.cbor";
 /// PEFT's prefix of a parameter's name.
 const ADAPTER_PREFIX: &str = "base_model.model.";
 
@@ -70,7 +70,7 @@ impl Trainer {
         if let Some(profiles) = &self.profiles {
             write_json(&own.join(PROFILES), &**profiles)?;
         }
-        write_json(&own.join(REPORT), self.report.manifest())?;
+        write_cbor(&own.join(REPORT), self.report.manifest())?;
         state.write(&own)
     }
 }
@@ -111,7 +111,7 @@ pub(super) fn restore(
         } else {
             None
         },
-        report: read_json(&own.join(REPORT))?,
+        report: read_cbor(&own.join(REPORT))?,
         state,
     })
 }
