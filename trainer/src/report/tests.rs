@@ -60,6 +60,7 @@ fn add(writer: &mut ReportWriter, update: u64, direction: [f32; 2]) {
             vectors: [&items, &profiles, &references],
         })
         .unwrap();
+    writer.sweep().unwrap();
 }
 
 const TO_TARGET: [f32; 2] = [1.0, 0.0];
