@@ -32,5 +32,5 @@ pub use packed::PackedBatch;
 pub use plan::{Activation, DecoderPlan, EncoderPlan, Rope, RopeScaling};
 pub use random::philox;
 pub use sample::{Draws, Prompt, Response};
-pub use trainable::{Trainable, gradient_state, restore_gradients, restore_parameters};
+pub use trainable::{GradientSum, Trainable, gradient_state, restore_gradients, restore_parameters};
 pub use weights::{ParameterId, ParameterSpec, Weights, matrix, tensor_to_vec};

@@ -58,9 +58,9 @@ impl Adam {
         for ((gradient, moments), id) in model.take_gradients().into_iter().zip(&mut self.moments).zip(ids) {
             if let Some(gradient) = gradient {
                 let gradient = if scale == 1.0 {
-                    gradient
+                    gradient.value
                 } else {
-                    gradient.mul_scalar(scale)
+                    gradient.value.mul_scalar(scale)
                 };
                 let value = update(self.config, model.parameters().get(id), gradient, moments);
                 model.set_parameter(id, value);

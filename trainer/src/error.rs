@@ -25,6 +25,9 @@ pub enum TrainError {
     /// The configuration could not be written.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// The processes of a run could not be joined, or did not stay together.
+    #[error(transparent)]
+    Dist(#[from] crate::dist::DistError),
     /// A model named by the configuration could not be found.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),

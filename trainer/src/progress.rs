@@ -1,12 +1,21 @@
 //! Progress of long work on stderr: a bar with rate and time left on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Whether nothing is shown.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Shows no progress from here on: another process does.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
 
 /// How far one piece of work is.
 #[derive(Debug)]
@@ -23,6 +32,7 @@ pub struct Progress {
 enum Output {
     Bar(ProgressBar),
     Lines { last: Instant },
+    Nothing,
 }
 
 impl Progress {
@@ -30,7 +40,9 @@ impl Progress {
     pub fn start(what: impl Into<String>, unit: &'static str, total: Option<u64>) -> Self {
         let what = what.into();
         let now = Instant::now();
-        let output = if std::io::stderr().is_terminal() {
+        let output = if SILENT.load(Ordering::Relaxed) {
+            Output::Nothing
+        } else if std::io::stderr().is_terminal() {
             Output::Bar(bar(&what, unit, total))
         } else {
             Output::Lines { last: now }
@@ -49,6 +61,7 @@ impl Progress {
     pub fn add(&mut self, more: u64) {
         self.done += more;
         match &mut self.output {
+            Output::Nothing => {}
             Output::Bar(bar) => bar.set_position(self.done),
             Output::Lines { last } => {
                 if last.elapsed() >= LINE_INTERVAL {
@@ -67,13 +80,16 @@ impl Progress {
         match &self.output {
             Output::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
             Output::Lines { .. } => eprintln!("{text}"),
+            Output::Nothing => {}
         }
     }
 
     /// Ends the work with a last line.
     pub fn finish(self) {
-        if let Output::Bar(bar) = &self.output {
-            bar.finish_and_clear();
+        match &self.output {
+            Output::Bar(bar) => bar.finish_and_clear(),
+            Output::Lines { .. } => {}
+            Output::Nothing => return,
         }
         let seconds = self.started.elapsed();
         eprintln!(

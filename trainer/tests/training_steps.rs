@@ -6,8 +6,8 @@ mod recorded;
 
 use burn::tensor::{Tensor, TensorData};
 use models::{
-    Adam, AdamConfig, Bert, CheckpointReader, Decoder, Device, Encoder, EncoderOptions, LanguageModel, PackedBatch,
-    Policy, Pooling, Trainable, TrainedPart, tensor_to_vec,
+    Adam, AdamConfig, Bert, CheckpointReader, Decoder, Device, Encoder, EncoderOptions, GradientSum, LanguageModel,
+    PackedBatch, Policy, Pooling, Trainable, TrainedPart, tensor_to_vec,
 };
 use recorded::{decoder, fixture, json, numbers, relative, tensor, tensors, tokens};
 use serde_json::Value;
@@ -128,7 +128,7 @@ fn check_gradients(model: &mut dyn Trainable, expected: &CheckpointReader, prefi
     let size = |values: &[f32]| values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     for (id, gradient) in ids.into_iter().zip(gradients) {
         let name = format!("{prefix}{}", model.parameters().spec(id).name);
-        let Some(found) = gradient.map(|gradient| tensor_to_vec(gradient).unwrap()) else {
+        let Some(found) = gradient.map(|gradient| tensor_to_vec(gradient.value).unwrap()) else {
             assert!(!expected.contains(&name), "{name} has no gradient here");
             continue;
         };
@@ -157,7 +157,7 @@ fn the_loss_and_its_gradients_in_the_last_block_are_those_of_pytorch() {
 /// A model whose gradients are given, not computed.
 struct Given<'a> {
     model: &'a mut Decoder,
-    gradients: Vec<Option<Tensor<2>>>,
+    gradients: Vec<Option<GradientSum>>,
 }
 
 impl Trainable for Given<'_> {
@@ -171,10 +171,10 @@ impl Trainable for Given<'_> {
         self.model.set_parameter(id, value);
     }
     fn accumulate(&mut self, _: &mut burn::tensor::Gradients) {}
-    fn take_gradients(&mut self) -> Vec<Option<Tensor<2>>> {
+    fn take_gradients(&mut self) -> Vec<Option<GradientSum>> {
         std::mem::take(&mut self.gradients)
     }
-    fn put_gradients(&mut self, sums: Vec<Option<Tensor<2>>>) {
+    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>) {
         self.gradients = sums;
     }
 }
@@ -209,7 +209,7 @@ fn optimizer_steps_are_those_of_pytorch() {
                         let name = format!("grad_{grad}.{prefix}{}", model.parameters().spec(id).name);
                         let dims = model.parameters().get(id).dims();
                         let data = TensorData::new(tensor(&expected, &name), dims);
-                        Some(Tensor::from_data(data, &Device::flex()))
+                        Some(Tensor::from_data(data, &Device::flex()).into())
                     })
                     .collect();
                 optimizer.step(

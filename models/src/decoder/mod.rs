@@ -21,7 +21,7 @@ use crate::ops::{TokenScores, token_scores};
 use crate::packed::PackedBatch;
 use crate::plan::DecoderPlan;
 use crate::sample::Engine;
-use crate::trainable::Gradients;
+use crate::trainable::{GradientSum, Gradients};
 use crate::weights::{ParameterId, Weights};
 use crate::{ModelError, Trainable};
 
@@ -238,11 +238,11 @@ impl Trainable for Decoder {
         }
     }
 
-    fn take_gradients(&mut self) -> Vec<Option<Tensor<2>>> {
+    fn take_gradients(&mut self) -> Vec<Option<GradientSum>> {
         self.gradients.take(self.trained.len())
     }
 
-    fn put_gradients(&mut self, sums: Vec<Option<Tensor<2>>>) {
+    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>) {
         self.gradients.put(sums);
     }
 }

@@ -13,7 +13,7 @@ use crate::decoder::check_tokens;
 use crate::files::{Dtype, NamedTensor, write_safetensors};
 use crate::folder::{copy_companions, create, write_config, write_json};
 use crate::plan::EncoderPlan;
-use crate::trainable::Gradients;
+use crate::trainable::{GradientSum, Gradients};
 use crate::weights::{ParameterId, Weights, tensor_to_vec};
 use crate::{ModelError, Trainable};
 
@@ -201,11 +201,11 @@ impl Trainable for Bert {
         }
     }
 
-    fn take_gradients(&mut self) -> Vec<Option<Tensor<2>>> {
+    fn take_gradients(&mut self) -> Vec<Option<GradientSum>> {
         self.gradients.take(self.trained.len())
     }
 
-    fn put_gradients(&mut self, sums: Vec<Option<Tensor<2>>>) {
+    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>) {
         self.gradients.put(sums);
     }
 }

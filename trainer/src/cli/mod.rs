@@ -6,6 +6,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod export_dataset;
+mod launch;
 mod logprob;
 mod metrics;
 mod prepare;
@@ -47,6 +48,7 @@ enum Command {
     Embed(embed::EmbedArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
+    Launch(launch::LaunchArgs),
 }
 
 /// A mistake in the command line or the environment, found after clap.
@@ -90,6 +92,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Launch(arguments) => launch::run(&arguments),
     }
 }
 

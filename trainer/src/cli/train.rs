@@ -1,6 +1,7 @@
 //! `langptune train`: the declaration of its flags. What they resolve to is [`TrainConfig`]'s.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
@@ -12,8 +13,9 @@ use crate::config::{
     Device, LossReduction, OptimizerAlgorithm, Pooling, Preset, Profiles, PromptTemplate, RewardType, TrainConfig,
     TrainableKind, flag_name,
 };
-use crate::interrupt;
+use crate::dist::{self, Communicator, DistError, Solo};
 use crate::train::{self, End, Start, Trainer};
+use crate::{interrupt, progress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,6 +28,9 @@ Underscores and dashes are the same in a flag's name. A yes-or-no flag reads --w
 --whiten-rewards False or --no-whiten-rewards. Every flag is also an environment variable:
 --task.temperature is LANGPTUNE_TASK_TEMPERATURE. The command line goes before the environment,
 the environment before --config, and --config before --preset.";
+
+/// Seconds that processes wait for one of them.
+const WATCHDOG_SECS: usize = 600;
 
 /// Train a language model and an embedder in turn on a prepared dataset
 #[derive(Debug, Clone, Default, Args)]
@@ -106,6 +111,9 @@ pub(super) struct ControlArgs {
     /// End after this many updates, with a checkpoint [default: the whole schedule]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     stop_after: Option<usize>,
+    /// Seconds that processes wait for one of them before all end [default: 600]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_count)]
+    watchdog_secs: Option<usize>,
     /// Print the resolved configuration and stop [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     print_config: Option<bool>,
@@ -198,6 +206,9 @@ pub(super) struct EmbedderArgs {
     /// Divisor τ of the cosines in the contrastive loss [default: 0.1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     loss_temp: Option<f64>,
+    /// Contrast with the items of all processes' batches instead of the own one's [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    global_negatives: Option<bool>,
     /// Users in a batch of a device [default: 32]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     emb_per_device_train_batch_size: Option<usize>,
@@ -249,6 +260,9 @@ pub(super) struct RlArgs {
     /// Shift and scale rewards to mean 0 and variance 1 [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     whiten_rewards: Option<bool>,
+    /// Whiten over the rewards of all processes instead of each over its own [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    global_whitening: Option<bool>,
     /// Passes over an update's rollouts [default: 4]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     noptepochs: Option<usize>,
@@ -341,6 +355,8 @@ pub struct RunControl {
     pub resume: bool,
     /// Updates after which the call ends, with a checkpoint.
     pub stop_after: Option<usize>,
+    /// Seconds that processes wait for one of them; `None` for the default.
+    pub watchdog_secs: Option<usize>,
     /// Whether the configuration is only printed.
     pub print_config: bool,
 }
@@ -386,16 +402,21 @@ pub(super) fn run(arguments: &TrainArgs) -> anyhow::Result<()> {
 
 fn execute(config: &TrainConfig, control: &RunControl) -> anyhow::Result<()> {
     let output = &config.run.output;
-    let start = if control.resume && output.join(TrainConfig::FILE_NAME).is_file() {
-        same_run(config, &output.join(TrainConfig::FILE_NAME))?;
-        Start::Resume
+    let mut comm = join(config, control)?;
+    let root = comm.rank() == 0;
+    // Rank 0 looks after the folder: the others would see what it has begun to write.
+    let start = if root {
+        begin(config, control)
     } else {
-        make_room(output, control.overwrite)?;
-        Start::Afresh
+        Ok(Start::Afresh)
     };
+    let start = start.inspect_err(|error| comm.abort(&format!("{error:#}")))?;
     let stop_after = control.stop_after.map(|updates| updates as u64);
     interrupt::install();
-    let outcome = Trainer::new(config.clone(), start, stop_after)?.run()?;
+    let outcome = Trainer::join(config.clone(), start, stop_after, comm)?.run()?;
+    if !root {
+        return Ok(());
+    }
     let place = outcome.checkpoint.as_ref().unwrap_or(output).display();
     match outcome.end {
         End::Finished => eprintln!("trained; the last checkpoint is {place}"),
@@ -409,6 +430,40 @@ fn execute(config: &TrainConfig, control: &RunControl) -> anyhow::Result<()> {
         ),
     }
     Ok(())
+}
+
+/// What rank 0 begins with.
+fn begin(config: &TrainConfig, control: &RunControl) -> anyhow::Result<Start> {
+    let output = &config.run.output;
+    if control.resume && output.join(TrainConfig::FILE_NAME).is_file() {
+        same_run(config, &output.join(TrainConfig::FILE_NAME))?;
+        return Ok(Start::Resume);
+    }
+    make_room(output, control.overwrite)?;
+    Ok(Start::Afresh)
+}
+
+/// Joins the other processes of the run, if the environment says that there are some.
+fn join(config: &TrainConfig, control: &RunControl) -> anyhow::Result<Box<dyn Communicator>> {
+    let variable = |name: &str| std::env::var(name).ok();
+    dist::end_with_launcher(variable);
+    if dist::place(&variable)?.is_none() {
+        return Ok(Box::new(Solo));
+    }
+    let watchdog = Duration::from_secs(control.watchdog_secs.unwrap_or(WATCHDOG_SECS) as u64);
+    let comm = dist::join(variable, &train::identity(config)?, watchdog, end_unnoticed)?;
+    if comm.rank() == 0 {
+        eprintln!("{} processes have joined", comm.world());
+    } else {
+        progress::silence();
+    }
+    Ok(comm)
+}
+
+/// Ends a process whose training computes on though the run has failed.
+fn end_unnoticed(error: &DistError) {
+    eprintln!("error: {error}");
+    std::process::exit(1);
 }
 
 fn resume_command(output: &Path) -> String {

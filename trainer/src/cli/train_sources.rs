@@ -45,12 +45,15 @@ pub(super) fn resolve(
     }
     layers.push(layer(Source::Environment, variables.clone())?);
     layers.push(layer(Source::CommandLine, flags.clone())?);
+    let count = |name: &str| {
+        let count = both(name).and_then(Value::as_integer);
+        count.and_then(|count| usize::try_from(count).ok())
+    };
     let control = RunControl {
         overwrite: yes("overwrite"),
         resume: yes("resume"),
-        stop_after: both("stop_after")
-            .and_then(Value::as_integer)
-            .and_then(|count| usize::try_from(count).ok()),
+        stop_after: count("stop_after"),
+        watchdog_secs: count("watchdog_secs"),
         print_config: yes("print_config"),
     };
     Ok((config::resolve(&layers)?, control))

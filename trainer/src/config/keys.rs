@@ -31,6 +31,7 @@ pub const KEYS: &[FlagKey] = &[
     sets("eta", &["rl.eta"]),
     sets("kl-coef", &["rl.kl_coef"]),
     sets("whiten-rewards", &["rl.whiten_rewards"]),
+    sets("global-whitening", &["rl.global_whitening"]),
     sets("noptepochs", &["rl.noptepochs"]),
     sets("reward-type", &["rl.reward_type"]),
     sets("task.penalty-reward-value", &["rl.penalty_reward_value"]),
@@ -72,6 +73,7 @@ pub const KEYS: &[FlagKey] = &[
     sets("emb-pooling", &["embedder.pooling"]),
     sets("query-prefix", &["embedder.query_prefix"]),
     sets("loss-temp", &["embedder.loss_temp"]),
+    sets("global-negatives", &["embedder.global_negatives"]),
     sets(
         "emb-per-device-train-batch-size",
         &["embedder.per_device_train_batch_size"],

@@ -22,6 +22,7 @@ pub use error::ConfigError;
 pub use keys::{FlagKey, KEYS, flag_name, key_of_flag, variable_name};
 pub use layer::{Layer, Source};
 pub use resolve::resolve;
+pub(crate) use validate::FEWEST_WHITENED;
 pub use values::{
     Device, LoraConfig, LossReduction, OptimizerAlgorithm, Pooling, Preset, Profiles, PromptTemplate, RewardType,
     Trainable, TrainableKind,
@@ -99,6 +100,8 @@ pub struct RlConfig {
     pub kl_coef: f64,
     /// Whether rewards are shifted and scaled to mean 0 and variance 1 over the device's values; default true.
     pub whiten_rewards: bool,
+    /// Whether rewards are whitened over the values of all devices instead of each over its own; default false.
+    pub global_whitening: bool,
     /// Passes over the rollouts of an update, one optimizer step each; default 4.
     pub noptepochs: usize,
     /// The ranking metric that is the reward; default `ndcg`.
@@ -204,6 +207,8 @@ pub struct EmbedderConfig {
     pub query_prefix: String,
     /// Divisor τ of the cosines in the contrastive loss; default 0.1.
     pub loss_temp: f64,
+    /// Whether a profile is contrasted with the items of all devices' batches instead of its own device's; default false.
+    pub global_negatives: bool,
     /// Users in a batch of a device, hence the number of items a profile is contrasted with; default 32.
     pub per_device_train_batch_size: usize,
     /// Batches in an optimizer step; default `lm.gradient_accumulation_steps`, as under DeepSpeed.

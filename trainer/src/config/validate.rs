@@ -2,8 +2,8 @@
 
 use super::{ConfigError, OptimizerConfig, TrainConfig, Trainable, flag_name};
 
-/// Fewest rewards that can be whitened on a device: below it mean and variance say nothing.
-const FEWEST_WHITENED: usize = 8;
+/// Fewest rewards that can be whitened together: below it mean and variance say nothing.
+pub(crate) const FEWEST_WHITENED: usize = 8;
 
 /// Checks every value of a resolved configuration.
 pub(super) fn validate(config: &TrainConfig) -> Result<(), ConfigError> {
@@ -160,7 +160,9 @@ fn whitening(config: &TrainConfig) -> Result<(), ConfigError> {
     );
     let values = config.rl.num_gens * batch * steps;
     let trains_lm = config.schedule.num_lm_updates > 0;
-    if !config.rl.whiten_rewards || !trains_lm || values >= FEWEST_WHITENED {
+    // Over all devices there are more: training checks them when it knows how many devices there are.
+    let over_all = config.rl.global_whitening;
+    if !config.rl.whiten_rewards || over_all || !trains_lm || values >= FEWEST_WHITENED {
         return Ok(());
     }
     Err(ConfigError::Value {

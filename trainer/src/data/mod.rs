@@ -26,6 +26,7 @@ mod split;
 
 pub use dataset::{Dataset, Item, User};
 pub use error::{Counts, DataError, LineProblem};
+pub(crate) use manifest::MANIFEST_FILE;
 pub use manifest::{DataFile, FORMAT, FORMAT_VERSION, Manifest, Rules, Source, Stats, TemplateForm, TokenizerSource};
 pub(crate) use output::UnfinishedFolder;
 pub use prepare::Preparation;

@@ -7,6 +7,9 @@ use super::{Communicator, DistError, Identity, Secret, Solo, Tcp, TcpOptions};
 /// The variable with the text that ranks know each other by.
 pub const SECRET_VARIABLE: &str = "LANGPTUNE_SECRET";
 
+/// The variable that tells a process that its standard input is a pipe from `langptune launch`, closed when that ends.
+pub const LAUNCHED_VARIABLE: &str = "LANGPTUNE_LAUNCHED";
+
 /// Where a process stands in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -43,6 +46,20 @@ pub fn join(
         ..TcpOptions::new(secret(&variable)?)
     };
     Ok(Box::new(Tcp::join(&place, identity, &options)?))
+}
+
+/// Ends this process when the launcher that started it is gone: nobody would see what it says, or could stop it.
+pub fn end_with_launcher(variable: impl Fn(&str) -> Option<String>) {
+    if variable(LAUNCHED_VARIABLE).is_none() {
+        return;
+    }
+    std::thread::spawn(|| {
+        let mut stdin = std::io::stdin().lock();
+        let mut byte = [0];
+        while std::io::Read::read(&mut stdin, &mut byte).is_ok_and(|bytes| bytes > 0) {}
+        eprintln!("error: `langptune launch` is gone, so this rank ends");
+        std::process::exit(1);
+    });
 }
 
 /// The place that the variables describe: `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. `None` where neither

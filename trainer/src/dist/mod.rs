@@ -11,7 +11,7 @@ mod tcp;
 
 use std::fmt;
 
-pub use environment::{Place, SECRET_VARIABLE, join, place};
+pub use environment::{LAUNCHED_VARIABLE, Place, SECRET_VARIABLE, end_with_launcher, join, place};
 pub use error::DistError;
 pub use solo::Solo;
 pub use tcp::{Identity, Secret, Tcp, TcpOptions};

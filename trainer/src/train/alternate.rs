@@ -10,6 +10,17 @@ impl Trainer {
     /// # Errors
     /// When something fails; what the last checkpoint holds is safe.
     pub fn run(&mut self) -> Result<Outcome, TrainError> {
+        let ended = self.run_to_an_end().and_then(|outcome| {
+            self.comm.finish()?;
+            Ok(outcome)
+        });
+        if let Err(error) = &ended {
+            self.comm.abort(&error.to_string());
+        }
+        ended
+    }
+
+    fn run_to_an_end(&mut self) -> Result<Outcome, TrainError> {
         if self.finished {
             eprintln!("the run has come to its end already");
             return Ok(self.outcome(End::Finished));
@@ -36,7 +47,9 @@ impl Trainer {
         let iterations = self.config.schedule.num_iterations;
         while self.position.iteration < iterations {
             if self.position.phase == Phase::Embedder {
-                eprintln!("iteration {} of {iterations}", self.position.iteration + 1);
+                if self.is_root() {
+                    eprintln!("iteration {} of {iterations}", self.position.iteration + 1);
+                }
                 self.embedder_phase()?;
                 self.position.phase = Phase::Lm;
                 self.position.done = 0;
@@ -57,6 +70,9 @@ impl Trainer {
 
     /// Writes the last models where the published flags `output_dir_lm` and `output_dir_emb` ask for them.
     fn save_final(&self) -> Result<(), TrainError> {
+        if !self.is_root() {
+            return Ok(());
+        }
         if let (Some(folder), Some(lm)) = (&self.config.lm.output_dir, &self.lm) {
             lm.model.save(folder)?;
         }

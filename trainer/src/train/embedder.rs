@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use models::tensor_to_vec;
+use models::{matrix, tensor_to_vec};
 
 use super::loss::contrastive_loss;
-use super::{PhaseProfiles, Split, Trainer};
+use super::{EmbedderState, PhaseProfiles, Split, Trainer, share};
 use crate::TrainError;
+use crate::config::{Device, TrainConfig};
+use crate::dist::Communicator;
 use crate::log::scalars;
 use crate::progress::Progress;
 use crate::rollout::Profile;
@@ -36,6 +38,7 @@ impl Trainer {
             if self.pending == accumulation || self.position.done + 1 == updates {
                 // Every batch counts for 1/accumulation of a step; the phase's last step may have fewer.
                 let scale = accumulation as f64 / self.pending as f64;
+                share::sum_gradients(self.comm.as_mut(), self.embedder.model.trainable())?;
                 self.embedder.optimizer.step(self.embedder.model.trainable(), scale);
                 self.pending = 0;
             }
@@ -63,40 +66,47 @@ impl Trainer {
     /// One batch: loss and gradients.
     fn contrast(&mut self, profiles: &[Profile], accumulation: usize) -> Result<(), TrainError> {
         let batch = self.embedder.order.next_batch();
-        let targets: Vec<u32> = batch
-            .iter()
-            .map(|&user| self.dataset.train[user as usize].targets[0])
-            .collect();
+        let target = |user: &u32| self.dataset.train[*user as usize].targets[0];
+        let targets: Vec<u32> = batch.iter().map(target).collect();
         let written = batch.iter().map(|&user| &profiles[user as usize].tokens);
         let items = targets
             .iter()
             .map(|&target| &self.dataset.items[target as usize].tokens);
         let texts: Vec<&[u32]> = written.chain(items).map(Vec::as_slice).collect();
 
-        let embedder = &mut self.embedder;
-        let vectors = embedder.model.embed_tracked(&texts)?;
-        let size = batch.len();
-        let (left, right) = (vectors.clone().narrow(0, 0, size), vectors.narrow(0, size, size));
-        let contrastive = contrastive_loss(left, right, self.config.embedder.loss_temp);
-        let loss = f64::from(tensor_to_vec(contrastive.loss.clone())?[0]);
-        if !loss.is_finite() {
-            return Err(self.not_finite("embedder", loss, &batch));
+        let global = self.config.embedder.global_negatives;
+        let contrasted = if global {
+            contrast_globally(
+                &mut self.embedder,
+                self.comm.as_mut(),
+                &self.config,
+                &texts,
+                accumulation,
+            )?
+        } else {
+            // Gradients are summed over the ranks: each counts for 1/world.
+            let parts = accumulation * self.comm.world();
+            contrast_own(&mut self.embedder, &self.config, &texts, parts)?
+        };
+        if !contrasted.loss.is_finite() {
+            return Err(self.not_finite("embedder", contrasted.loss, &batch));
         }
-        let similarities = tensor_to_vec(contrastive.similarities)?;
-        let mut gradients = contrastive.loss.div_scalar(accumulation as f64).backward();
-        embedder.model.trainable().accumulate(&mut gradients);
-
-        let (mrr, ndcg) = in_batch_metrics(&similarities, size)?;
-        let false_negatives = repeated_pairs(&targets) as f64;
-        let values = [
-            (LOSS, loss),
+        let comm = self.comm.as_mut();
+        let targets = if global {
+            share::gather(comm, Ok(targets))?
+        } else {
+            targets
+        };
+        let (mrr, ndcg) = in_batch_metrics(&contrasted.similarities, targets.len())?;
+        let mut values = [
+            (LOSS, contrasted.loss),
             (LR, self.config.embedder.optimizer.lr),
-            (FALSE_NEGATIVES, false_negatives),
+            (FALSE_NEGATIVES, repeated_pairs(&targets) as f64),
             (scalars::IN_BATCH_MRR, mrr),
             (scalars::IN_BATCH_NDCG, ndcg),
         ];
-        self.logger.scalars(self.next_update, &values)?;
-        Ok(())
+        share::means(comm, &mut values)?;
+        self.log(&values)
     }
 
     pub(super) fn not_finite(&self, phase: &'static str, loss: f64, batch: &[u32]) -> TrainError {
@@ -113,6 +123,75 @@ impl Trainer {
             checkpoint,
         }
     }
+}
+
+/// What a batch gave, its gradients being summed already.
+struct Contrasted {
+    loss: f64,
+    /// Cosines of profiles and targets, row by row.
+    similarities: Vec<f32>,
+}
+
+/// Contrasts profiles with targets, `texts` being the one and then the other, of this rank. The gradients are those of
+/// 1/`parts` of the loss.
+fn contrast_own(
+    embedder: &mut EmbedderState,
+    config: &TrainConfig,
+    texts: &[&[u32]],
+    parts: usize,
+) -> Result<Contrasted, TrainError> {
+    let size = texts.len() / 2;
+    let vectors = embedder.model.embed_tracked(texts)?;
+    let (left, right) = (vectors.clone().narrow(0, 0, size), vectors.narrow(0, size, size));
+    let contrastive = contrastive_loss(left, right, config.embedder.loss_temp);
+    let loss = f64::from(tensor_to_vec(contrastive.loss.clone())?[0]);
+    if loss.is_finite() {
+        let mut gradients = contrastive.loss.div_scalar(parts as f64).backward();
+        embedder.model.trainable().accumulate(&mut gradients);
+    }
+    Ok(Contrasted {
+        loss,
+        similarities: tensor_to_vec(contrastive.similarities)?,
+    })
+}
+
+/// Contrasts profiles with the targets of all ranks.
+///
+/// On the processor every text is a pass of its own: what it adds to the gradients is then the same whatever else the rank has,
+/// so that the number of processes changes no result. A GPU, which would idle at that, takes a batch at once.
+fn contrast_globally(
+    embedder: &mut EmbedderState,
+    comm: &mut dyn Communicator,
+    config: &TrainConfig,
+    texts: &[&[u32]],
+    parts: usize,
+) -> Result<Contrasted, TrainError> {
+    let together = match config.run.device {
+        Device::Cpu => 1,
+        Device::Cuda | Device::Wgpu => texts.len(),
+    };
+    let width = embedder.model.dimension();
+    let mut passes = Vec::new();
+    let mut own = Vec::with_capacity(texts.len() * width);
+    for texts in texts.chunks(together) {
+        let vectors = embedder.model.embed_tracked(texts)?;
+        own.extend(tensor_to_vec(vectors.clone())?);
+        passes.push(vectors);
+    }
+    let device = passes[0].device().inner();
+    let global = share::global_loss(comm, &own, width, config.embedder.loss_temp, &device)?;
+    if global.loss.is_finite() {
+        for (vectors, gradients) in passes.into_iter().zip(global.gradients.chunks(together)) {
+            let gradients = matrix(gradients.concat(), gradients.len(), width, &device);
+            // Its gradient in the parameters is that of the loss, by the chain rule.
+            let product = (vectors * gradients).sum().div_scalar(parts as f64);
+            embedder.model.trainable().accumulate(&mut product.backward());
+        }
+    }
+    Ok(Contrasted {
+        loss: global.loss,
+        similarities: global.similarities,
+    })
 }
 
 /// Mean reciprocal rank and NDCG of each profile's own target among the batch's.

@@ -4,10 +4,10 @@ use eval_core::metrics::{Measure, Metric, MetricTable};
 use eval_core::retrieval::Retriever;
 use eval_core::significance::mean;
 
-use super::{Split, Trainer, query};
+use super::{Split, Trainer, item_texts, query, share};
 use crate::TrainError;
 use crate::checkpoint;
-use crate::evaluation::{self, Ranked, cutoffs, embed_rounded, metrics};
+use crate::evaluation::{self, Ranked, cutoffs, metrics};
 use crate::log::{Sample, scalars};
 use crate::report::Evaluated;
 use crate::reward;
@@ -67,10 +67,14 @@ impl Trainer {
             return self.save_checkpoint();
         }
         let cutoffs = cutoffs(&self.config.evaluation.cutoffs())?;
-        let encoder = self.embedder.model.as_ref();
-        let items = reward::retriever(embed_rounded(encoder, &self.item_texts())?)?;
+        let (comm, encoder) = (self.comm.as_mut(), self.embedder.model.as_ref());
+        let items = share::embed(comm, encoder, &item_texts(&self.dataset))?.to_f16()?;
         let texts: Vec<&[u32]> = profiles.iter().map(|profile| profile.tokens.as_slice()).collect();
-        let vectors = embed_rounded(encoder, &texts)?;
+        let vectors = share::embed(comm, encoder, &texts)?.to_f16()?;
+        if !self.is_root() {
+            return self.save_checkpoint();
+        }
+        let items = reward::retriever(items)?;
         let references = reference_rows(&items, users)?;
         let wanted: Vec<_> = users.iter().map(query).collect();
         let top = cutoffs[0];
@@ -80,15 +84,17 @@ impl Trainer {
         self.log_tables(&tables)?;
         self.log_samples(profiles, &generated)?;
         let [generated_table, reference_table] = &tables;
-        self.report.add_checkpoint(&Evaluated {
-            name: &checkpoint::name(self.next_update - 1),
-            update: self.next_update,
-            phase,
-            profiles,
-            generated: (&generated, generated_table),
-            reference: (&reference, reference_table),
-            vectors: [items.items(), &vectors, &references],
-        })?;
+        if let Some(report) = &mut self.report {
+            report.add_checkpoint(&Evaluated {
+                name: &checkpoint::name(self.next_update - 1),
+                update: self.next_update,
+                phase,
+                profiles,
+                generated: (&generated, generated_table),
+                reference: (&reference, reference_table),
+                vectors: [items.items(), &vectors, &references],
+            })?;
+        }
         self.save_checkpoint()
     }
 
@@ -107,7 +113,7 @@ impl Trainer {
             }
         }
         let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        self.logger.scalars(self.next_update, &values)?;
+        self.log(&values)?;
         self.say_tables(generated, reference);
         Ok(())
     }
@@ -163,7 +169,9 @@ impl Trainer {
                 }
             })
             .collect();
-        self.logger.samples(self.next_update, &rows)?;
+        if let Some(logger) = &mut self.logger {
+            logger.samples(self.next_update, &rows)?;
+        }
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use eval_core::retrieval::Retriever;
 use models::{PackedBatch, Policy, Scores, Trunk, tensor_to_vec};
 
 use super::loss::{Pair, pair_loss};
-use super::trace::{TracedResponse, TracedUpdate};
-use super::{Trainer, query, requests};
+use super::trace::{TracedResponse, TracedUpdate, TracedUser};
+use super::{Trainer, item_texts, query, requests, share};
 use crate::TrainError;
 use crate::config::LossReduction;
 use crate::log::scalars;
@@ -51,6 +51,17 @@ impl Rollout {
         let ranges = self.batch.responses();
         [sum(&ranges[0]), sum(&ranges[1])]
     }
+
+    fn traced(&self, index: usize) -> TracedResponse {
+        let range = self.batch.responses()[index].clone();
+        TracedResponse {
+            tokens: self.profiles[index].response.tokens.clone(),
+            logprobs: self.old.logprobs[range.clone()].to_vec(),
+            reference_logprobs: self.reference.logprobs[range].to_vec(),
+            reward: self.rewards[index],
+            total_reward: self.totals[index],
+        }
+    }
 }
 
 /// What an epoch over the rollouts measured.
@@ -70,7 +81,8 @@ impl Trainer {
             return Ok(());
         }
         self.go_on()?;
-        let items = reward::embed(self.embedder.model.as_ref(), &self.item_texts())?;
+        let (comm, encoder) = (self.comm.as_mut(), self.embedder.model.as_ref());
+        let items = share::embed(comm, encoder, &item_texts(&self.dataset))?;
         let retriever = reward::retriever(items)?;
         let left = (updates - self.position.done) as u64;
         let mut progress = Progress::start("language model", "updates", Some(left));
@@ -94,16 +106,18 @@ impl Trainer {
         let taken = lm.order.taken();
         let users = lm.order.next_batch();
         let mut rollouts = match self.roll_out(&users, retriever) {
-            Err(TrainError::Interrupted) => {
-                // The update has not been: its users come again when the run is gone on with.
-                if let Some(lm) = &mut self.lm {
-                    lm.order.go_to(taken);
-                }
-                return Err(TrainError::Interrupted);
-            }
+            Err(TrainError::Interrupted) => Vec::new(),
             rollouts => rollouts?,
         };
-        self.score_totals(&mut rollouts);
+        // Where one rank is interrupted, all are.
+        if share::any(self.comm.as_mut(), rollouts.is_empty())? {
+            // The update has not been: its users come again when the run is gone on with.
+            if let Some(lm) = &mut self.lm {
+                lm.order.go_to(taken);
+            }
+            return Err(TrainError::Interrupted);
+        }
+        self.score_totals(&mut rollouts)?;
         let mut epochs = Vec::with_capacity(self.config.rl.noptepochs);
         for epoch in 0..self.config.rl.noptepochs {
             epochs.push(self.epoch(&rollouts, epoch)?);
@@ -178,39 +192,50 @@ impl Trainer {
         Ok(rollouts)
     }
 
-    /// Fills in the total rewards, whitened over all of them where that is asked.
-    fn score_totals(&self, rollouts: &mut [Rollout]) {
+    /// Fills in the total rewards, whitened where that is asked: over this rank's, or over those of all ranks.
+    fn score_totals(&mut self, rollouts: &mut [Rollout]) -> Result<(), TrainError> {
         let rl = &self.config.rl;
         for rollout in rollouts.iter_mut() {
             let (old, reference) = (rollout.sums(&rollout.old), rollout.sums(&rollout.reference));
             rollout.totals =
                 [0, 1].map(|index| total_reward(rollout.rewards[index], rl.kl_coef, old[index], reference[index]));
         }
-        if rl.whiten_rewards {
-            let mut all: Vec<f64> = rollouts.iter().flat_map(|rollout| rollout.totals).collect();
-            whiten(&mut all);
-            for (rollout, totals) in rollouts.iter_mut().zip(all.chunks_exact(GENERATIONS)) {
-                rollout.totals = [totals[0], totals[1]];
-            }
+        if !rl.whiten_rewards {
+            return Ok(());
         }
+        let mut all: Vec<[f64; GENERATIONS]> = rollouts.iter().map(|rollout| rollout.totals).collect();
+        let mut place = [0, 1];
+        if rl.global_whitening {
+            let comm = self.comm.as_mut();
+            all = share::gather_numbers(comm, &all)?;
+            place = [comm.rank(), comm.world()];
+        }
+        whiten(all.as_flattened_mut());
+        for (rollout, totals) in rollouts.iter_mut().zip(share::own_part(&all, place)) {
+            rollout.totals = totals;
+        }
+        Ok(())
     }
 
     /// One pass over the rollouts and one optimizer step. Every user is a forward pass of its own, the same in every
     /// epoch and for π_old, so that the order of users changes nothing but the order of a sum.
     fn epoch(&mut self, rollouts: &[Rollout], epoch: usize) -> Result<Epoch, TrainError> {
         let rl = &self.config.rl;
+        let (rank, world) = (self.comm.rank(), self.comm.world());
+        // Gradients and measurements are summed over the ranks, of which each counts for 1/world.
         let weight = match rl.loss_reduction {
-            LossReduction::Mean => 1.0 / rollouts.len() as f64,
-            LossReduction::Sum => 1.0 / self.config.lm.gradient_accumulation_steps as f64,
+            LossReduction::Mean => 1.0 / (rollouts.len() * world) as f64,
+            LossReduction::Sum => 1.0 / (self.config.lm.gradient_accumulation_steps * world) as f64,
         };
+        let profiles = (GENERATIONS * rollouts.len() * world) as f64;
         let order = super::order::shuffled(
             rollouts.len(),
-            self.config.run.seed,
+            share::rank_seed(self.config.run.seed, rank),
             u32::from_le_bytes(*b"epoc"),
             self.next_update << 8 | epoch as u64,
         );
         let mut measured = Epoch::default();
-        let (mut tokens, mut entropy) = (0, 0.0);
+        let mut tokens = 0.0;
         for index in order {
             let rollout = &rollouts[index as usize];
             let Some(lm) = &mut self.lm else { break };
@@ -231,15 +256,25 @@ impl Trainer {
             measured.loss += value * weight;
             for (log_pi, old) in log_pi.into_iter().zip(old) {
                 let difference = f64::from(tensor_to_vec(log_pi)?[0]) - old;
-                measured.ratio += difference.exp() / (GENERATIONS * rollouts.len()) as f64;
-                measured.approx_kl += 0.5 * difference.powi(2) / (GENERATIONS * rollouts.len()) as f64;
+                measured.ratio += difference.exp() / profiles;
+                measured.approx_kl += 0.5 * difference.powi(2) / profiles;
             }
             let entropies = tensor_to_vec(scores.entropies)?;
-            tokens += entropies.len();
-            entropy += entropies.iter().map(|&x| f64::from(x)).sum::<f64>();
+            tokens += entropies.len() as f64;
+            measured.entropy += entropies.iter().map(|&x| f64::from(x)).sum::<f64>();
         }
-        measured.entropy = entropy / tokens.max(1) as f64;
+        let Epoch {
+            loss,
+            entropy,
+            ratio,
+            approx_kl,
+        } = &mut measured;
+        let mut sums = [*loss, *entropy, *ratio, *approx_kl, tokens];
+        self.comm.all_reduce_sum_f64(&mut sums)?;
+        [*loss, *entropy, *ratio, *approx_kl, tokens] = sums;
+        *entropy /= tokens.max(1.0);
         if let Some(lm) = &mut self.lm {
+            share::sum_gradients(self.comm.as_mut(), lm.model.trainable())?;
             lm.optimizer.step(lm.model.trainable(), 1.0);
         }
         Ok(measured)
@@ -258,6 +293,7 @@ impl Trainer {
         let all_ranks = || rollouts.iter().flat_map(|rollout| &rollout.ranks);
         let metric = |of: fn(&TargetRanks) -> Option<f64>| mean(all_ranks().filter_map(of));
         let ended = mean_over(rollouts, |profile| f64::from(u8::from(profile.response.ended)));
+        let profiles = (GENERATIONS * rollouts.len() * self.comm.world()) as f64;
         let mut values = vec![
             (
                 scalars::REWARDS,
@@ -269,7 +305,6 @@ impl Trainer {
             ),
             (scalars::KL, kl),
             (scalars::NON_SCORE_REWARD, -rl.kl_coef * kl),
-            (scalars::APPROX_KL, last(&kls)),
             (scalars::ENTROPY, -mean(old)),
             (
                 scalars::IN_BATCH_MRR,
@@ -279,6 +314,13 @@ impl Trainer {
                 scalars::IN_BATCH_NDCG,
                 metric(|ranks| eval_core::metrics::ndcg(ranks, None)),
             ),
+            (scalars::EOS_TOKENS, ended * profiles),
+        ];
+        values.extend(self.diagnose(rollouts, ended));
+        share::means(self.comm.as_mut(), &mut values)?;
+        // Those of the epochs are over all ranks already.
+        values.extend([
+            (scalars::APPROX_KL, last(&kls)),
             (scalars::POLICY_LOSS, last(&losses)),
             (scalars::POLICY_LOSS_AVERAGE, mean(losses.iter().copied())),
             (scalars::POLICY_ENTROPY, last(&entropies)),
@@ -288,11 +330,9 @@ impl Trainer {
                 scalars::RATIO_VARIANCE,
                 mean(ratios.iter().map(|ratio| (ratio - mean_ratio).powi(2))),
             ),
-            (scalars::EOS_TOKENS, ended * (GENERATIONS * rollouts.len()) as f64),
             (scalars::LEARNING_RATE, self.config.lm.optimizer.lr),
-        ];
-        values.extend(self.diagnose(rollouts, ended));
-        self.logger.scalars(self.next_update, &values)?;
+        ]);
+        self.log(&values)?;
         self.trace_update(rollouts, losses)
     }
 
@@ -326,35 +366,19 @@ impl Trainer {
     }
 
     fn trace_update(&mut self, rollouts: &[Rollout], losses: Vec<f64>) -> Result<(), TrainError> {
+        if self.config.run.trace.is_none() {
+            return Ok(());
+        }
+        let traced = rollouts.iter().map(|rollout| TracedUser {
+            id: self.dataset.train[rollout.user as usize].id.clone(),
+            responses: [0, 1].map(|index| rollout.traced(index)),
+        });
+        let users = share::gather(self.comm.as_mut(), Ok(traced.collect()))?;
         let Some(trace) = &mut self.trace else { return Ok(()) };
-        let train = &self.dataset.train;
-        let traced = |rollout: &'_ Rollout, index: usize| {
-            let range = rollout.batch.responses()[index].clone();
-            (range, rollout.rewards[index], rollout.totals[index])
-        };
-        let responses = rollouts
-            .iter()
-            .map(|rollout| {
-                [0, 1].map(|index| {
-                    let (range, reward, total_reward) = traced(rollout, index);
-                    TracedResponse {
-                        tokens: &rollout.profiles[index].response.tokens,
-                        logprobs: &rollout.old.logprobs[range.clone()],
-                        reference_logprobs: &rollout.reference.logprobs[range],
-                        reward,
-                        total_reward,
-                    }
-                })
-            })
-            .collect();
-        let users = rollouts
-            .iter()
-            .map(|rollout| train[rollout.user as usize].id.as_str())
-            .collect();
         trace.write(&TracedUpdate {
             update: self.next_update,
-            users,
-            responses,
+            users: users.iter().map(|user| user.id.as_str()).collect(),
+            responses: users.iter().map(|user| &user.responses).collect(),
             losses,
         })
     }

@@ -3,11 +3,13 @@
 mod alternate;
 mod embedder;
 mod evaluate;
+mod identity;
 mod lm;
 pub mod loss;
 pub mod order;
 mod resume;
 mod setup;
+mod share;
 mod trace;
 
 use std::path::PathBuf;
@@ -21,10 +23,12 @@ use crate::TrainError;
 use crate::checkpoint::{Position, RunLock};
 use crate::config::TrainConfig;
 use crate::data::{Dataset, User};
+use crate::dist::Communicator;
 use crate::log::Logger;
 use crate::report::ReportWriter;
 use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
 pub(crate) use evaluate::reference_rows;
+pub use identity::identity;
 use order::EpochOrder;
 pub(crate) use setup::{check_items, check_prompts};
 pub use setup::{device, end_tokens, open_decoder, open_encoder, pooling};
@@ -39,9 +43,12 @@ pub struct Trainer {
     lm: Option<LmState>,
     embedder: EmbedderState,
     rollout: RolloutOptions,
-    logger: Logger,
+    /// What connects this process to the others that train the same models.
+    comm: Box<dyn Communicator>,
+    /// Rank 0 alone writes: `None` elsewhere.
+    logger: Option<Logger>,
     trace: Option<Trace>,
-    report: ReportWriter,
+    report: Option<ReportWriter>,
     /// The global update that comes next, from 1, through both phases and all iterations.
     next_update: u64,
     /// Where the schedule stands.
@@ -58,7 +65,7 @@ pub struct Trainer {
     last_checkpoint: Option<(u64, PathBuf)>,
     /// Whether the run has come to its end.
     finished: bool,
-    _lock: RunLock,
+    _lock: Option<RunLock>,
 }
 
 /// The files and folders that a run writes into its folder.
@@ -160,7 +167,7 @@ impl Split {
 }
 
 impl Trainer {
-    /// Samples `samples` profiles for each user of `split` at global update `update`, user by user.
+    /// Samples `samples` profiles for each user of `split` at global update `update`, user by user; each rank its part.
     fn profiles_of(&mut self, split: Split, samples: u32, update: u64) -> Result<Vec<Profile>, TrainError> {
         let first = split.first_user(&self.dataset);
         let users = split.users(&self.dataset);
@@ -175,7 +182,10 @@ impl Trainer {
                     lm: &lm.tokenizer,
                     embedder: &self.embedder.tokenizer,
                 };
-                write_profiles(lm.model.as_mut(), tokenizers, &self.rollout, &requests, update as u32)
+                let comm = self.comm.as_mut();
+                let own = share::own_part(&requests, [comm.rank(), comm.world()]);
+                let own = write_profiles(lm.model.as_mut(), tokenizers, &self.rollout, &own, update as u32);
+                share::gather(comm, own)
             }
             None => raw_histories(users, &self.dataset, &self.embedder.tokenizer, &self.rollout),
         }
@@ -194,16 +204,26 @@ impl Trainer {
     }
 
     /// An error where the run is to end before the coming update, which [`Trainer::run`] turns into an orderly end.
-    fn go_on(&self) -> Result<(), TrainError> {
-        if self.stopped() || crate::interrupt::requested() {
+    /// Where any rank is to end, all do.
+    fn go_on(&mut self) -> Result<(), TrainError> {
+        let end = self.stopped() || crate::interrupt::requested();
+        if share::any(self.comm.as_mut(), end)? {
             return Err(TrainError::Interrupted);
         }
         Ok(())
     }
 
-    /// The embedder's tokens of the items.
-    fn item_texts(&self) -> Vec<&[u32]> {
-        item_texts(&self.dataset)
+    /// Whether this process is the one that writes.
+    fn is_root(&self) -> bool {
+        self.comm.rank() == 0
+    }
+
+    /// Logs values at the coming update.
+    fn log(&mut self, values: &[(&str, f64)]) -> Result<(), TrainError> {
+        if let Some(logger) = &mut self.logger {
+            logger.scalars(self.next_update, values)?;
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use models::{
     Adam, CheckpointReader, Dtype, Trainable, gradient_state, restore_gradients, restore_parameters, write_safetensors,
 };
 
-use super::{EmbedderState, LmState, PhaseProfiles, Trainer};
+use super::{EmbedderState, LmState, PhaseProfiles, Trainer, share};
 use crate::TrainError;
 use crate::checkpoint::{self, STATE_FOLDER, State, read_cbor, read_json, write_cbor, write_json};
 
@@ -32,6 +32,16 @@ impl Trainer {
     /// Saves the run as it stands before the coming update; then drops what is not kept any longer.
     pub(super) fn save_checkpoint(&mut self) -> Result<(), TrainError> {
         let run = self.config.run.output.clone();
+        if self.pending > 0 {
+            share::collect_gradients(self.comm.as_mut(), self.embedder.model.trainable())?;
+        }
+        if !self.is_root() {
+            let path = run
+                .join(checkpoint::FOLDER)
+                .join(checkpoint::name(self.next_update - 1));
+            self.last_checkpoint = Some((self.next_update, path));
+            return Ok(());
+        }
         let state = State {
             version: State::VERSION,
             next_update: self.next_update,
@@ -41,16 +51,22 @@ impl Trainer {
             pending: self.pending,
             embedder_batches: self.embedder.order.taken(),
             lm_batches: self.lm.as_ref().map_or(0, |lm| lm.order.taken()),
-            logs: self.logger.position()?,
+            logs: match &self.logger {
+                Some(logger) => logger.position()?,
+                None => Default::default(),
+            },
             trace: self.trace.as_ref().map(|trace| trace.position()).transpose()?,
         };
         let path = checkpoint::write(&run, self.next_update - 1, |folder| {
             self.fill_checkpoint(folder, &state)
         })?;
         self.last_checkpoint = Some((self.next_update, path));
-        self.report.sweep()?;
         let kept = &self.config.checkpoint;
-        let best = self.report.best_names(kept.keep_best);
+        let mut best = Default::default();
+        if let Some(report) = &mut self.report {
+            report.sweep()?;
+            best = report.best_names(kept.keep_best);
+        }
         checkpoint::prune(&run, (kept.keep_last > 0).then_some(kept.keep_last), &best)
     }
 
@@ -70,7 +86,9 @@ impl Trainer {
         if let Some(profiles) = &self.profiles {
             write_json(&own.join(PROFILES), &**profiles)?;
         }
-        write_cbor(&own.join(REPORT), self.report.manifest())?;
+        if let Some(report) = &self.report {
+            write_cbor(&own.join(REPORT), report.manifest())?;
+        }
         state.write(&own)
     }
 }

@@ -2,22 +2,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use eval_core::report::Model;
+use eval_core::report::{Manifest, Model};
 use models::text::Tokenizer;
 use models::{Adam, AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
 
 use super::order::EpochOrder;
-use super::resume::{self, Resumed};
+use super::resume;
+use super::share;
 use super::trace::Trace;
-use super::{EmbedderState, LmState, PhaseProfiles, Start, Trainer};
+use super::{EmbedderState, LmState, Start, Trainer};
 use crate::TrainError;
 use crate::checkpoint::{self, Position, RunLock, State};
 use crate::config::{
     Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Profiles, PromptTemplate, TrainConfig, Trainable,
 };
 use crate::data::{Dataset, DatasetSource, TemplateForm};
+use crate::dist::{Communicator, Solo};
 use crate::hub::resolve_model;
 use crate::log::Logger;
 use crate::report::{ReportWriter, describe_model};
@@ -35,13 +36,44 @@ impl Trainer {
     /// When data, models and settings do not go together, or a file cannot be read or written; nothing is written before
     /// everything that can be refused has been checked.
     pub fn new(config: TrainConfig, start: Start, stop_after: Option<u64>) -> Result<Self, TrainError> {
+        Self::join(config, start, stop_after, Box::new(Solo))
+    }
+
+    /// [`Trainer::new`] as one of the processes that `comm` connects, which train the same models on users of their own. Rank 0
+    /// decides what the run begins with, and writes; the others read from the run's folder what they go on with.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::new`], and when another process fails.
+    pub fn join(
+        config: TrainConfig,
+        start: Start,
+        stop_after: Option<u64>,
+        mut comm: Box<dyn Communicator>,
+    ) -> Result<Self, TrainError> {
+        let made = Self::set_up(config, start, stop_after, &mut comm);
+        if let Err(error) = &made {
+            comm.abort(&error.to_string());
+        }
+        made
+    }
+
+    fn set_up(
+        config: TrainConfig,
+        start: Start,
+        stop_after: Option<u64>,
+        comm: &mut Box<dyn Communicator>,
+    ) -> Result<Self, TrainError> {
+        let place = [comm.rank(), comm.world()];
+        let root = comm.rank() == 0;
         let dataset = DatasetSource::of_config(&config).open()?;
         check_template(&config, &dataset)?;
         check_top(&config, &dataset)?;
+        share::check(&config, comm.world(), dataset.train.len())?;
+        share::same_dataset(comm.as_mut(), &dataset)?;
         let device = device(config.run.device)?;
-        let mut embedder = load_embedder(&config, &device, dataset.train.len())?;
+        let mut embedder = load_embedder(&config, &device, dataset.train.len(), place)?;
         let mut lm = match config.run.profiles {
-            Profiles::Generated => Some(load_lm(&config, &device, dataset.train.len())?),
+            Profiles::Generated => Some(load_lm(&config, &device, dataset.train.len(), place)?),
             Profiles::None => None,
         };
         check_items(&dataset, &embedder.tokenizer, embedder.model.max_tokens())?;
@@ -61,31 +93,47 @@ impl Trainer {
             embedder_limit: embedder.model.max_tokens(),
         };
         let output = &config.run.output;
-        let lock = RunLock::acquire(output)?;
-        checkpoint::tidy(output)?;
-        let from = match start {
-            Start::Afresh => None,
-            Start::Resume => checkpoint::list(output)?.pop(),
-        };
-        let models = [
-            describe_lm(&config, lm.as_mut())?,
-            describe_embedder(&config, &mut embedder)?,
-        ];
-        let written = match &from {
-            None => Written::afresh(&config, &dataset, models)?,
-            Some((updates, path)) => {
+        let (mut lock, mut from) = (None, None);
+        if root {
+            lock = Some(RunLock::acquire(output)?);
+            checkpoint::tidy(output)?;
+            from = match start {
+                Start::Afresh => None,
+                Start::Resume => checkpoint::list(output)?.pop(),
+            };
+        }
+        let from = share::from_root(comm.as_mut(), from)?;
+        let (mut state, mut profiles, mut report) = (None, None, None);
+        if let Some((updates, path)) = &from {
+            if root {
                 eprintln!("going on after update {updates} with {}", path.display());
-                let resumed = resume::restore(path, lm.as_mut(), &mut embedder)?;
-                Written::resumed(&config, &dataset, models, resumed)?
             }
-        };
-        let state = written.state;
+            let resumed = resume::restore(path, lm.as_mut(), &mut embedder)?;
+            (state, profiles, report) = (Some(resumed.state), resumed.profiles, Some(resumed.report));
+        }
+        if !root {
+            // What a checkpoint holds of them is the sum over all ranks.
+            embedder.model.trainable().take_gradients();
+        }
+        share::same_start(comm.as_mut(), lm.as_mut(), &mut embedder)?;
+        let mut written = Written::default();
+        if root {
+            let models = [
+                describe_lm(&config, lm.as_mut())?,
+                describe_embedder(&config, &mut embedder)?,
+            ];
+            written = match (&state, report) {
+                (Some(state), Some(report)) => Written::resumed(&config, &dataset, models, state, report)?,
+                _ => Written::afresh(&config, &dataset, models)?,
+            };
+        }
         Ok(Self {
             config,
             dataset,
             lm,
             embedder,
             rollout,
+            comm: std::mem::replace(comm, Box::new(Solo)),
             logger: written.logger,
             trace: written.trace,
             report: written.report,
@@ -94,7 +142,7 @@ impl Trainer {
             evaluated: state.as_ref().is_some_and(|state| state.evaluated),
             pending: state.as_ref().map_or(0, |state| state.pending),
             finished: state.as_ref().is_some_and(|state| state.finished),
-            profiles: written.profiles,
+            profiles,
             stop_after,
             last_checkpoint: from.map(|(updates, path)| (updates + 1, path)),
             _lock: lock,
@@ -102,13 +150,12 @@ impl Trainer {
     }
 }
 
-/// What a run writes, opened, and where it stands.
+/// What a run writes, opened; nothing on any rank but 0.
+#[derive(Default)]
 struct Written {
-    logger: Logger,
+    logger: Option<Logger>,
     trace: Option<Trace>,
-    report: ReportWriter,
-    state: Option<State>,
-    profiles: Option<Arc<PhaseProfiles>>,
+    report: Option<ReportWriter>,
 }
 
 impl Written {
@@ -124,11 +171,9 @@ impl Written {
         let mut logger = Logger::create(output)?;
         logger.text("config", 0, &format!("```toml\n{}```\n", config.to_toml()?))?;
         Ok(Self {
-            logger,
+            logger: Some(logger),
             trace: config.run.trace.as_deref().map(Trace::create).transpose()?,
-            report: ReportWriter::create(output, config, dataset, models)?,
-            state: None,
-            profiles: None,
+            report: Some(ReportWriter::create(output, config, dataset, models)?),
         })
     }
 
@@ -137,20 +182,19 @@ impl Written {
         config: &TrainConfig,
         dataset: &Dataset,
         models: [Model; 2],
-        resumed: Resumed,
+        state: &State,
+        report: Manifest,
     ) -> Result<Self, TrainError> {
-        let (output, state) = (&config.run.output, resumed.state);
+        let output = &config.run.output;
         config.save(output)?;
         let last_step = state.next_update - u64::from(!state.evaluated);
         let trace = config.run.trace.as_deref();
         Ok(Self {
-            logger: Logger::resume(output, &state.logs, last_step)?,
+            logger: Some(Logger::resume(output, &state.logs, last_step)?),
             trace: trace
                 .map(|path| Trace::resume(path, state.trace.unwrap_or(0)))
                 .transpose()?,
-            report: ReportWriter::resume(output, config, dataset, models, resumed.report)?,
-            state: Some(state),
-            profiles: resumed.profiles,
+            report: Some(ReportWriter::resume(output, config, dataset, models, report)?),
         })
     }
 }
@@ -197,7 +241,12 @@ pub fn end_tokens(tokenizer: &Tokenizer, extra: &[String]) -> Result<Vec<u32>, T
     Ok(tokens)
 }
 
-fn load_lm(config: &TrainConfig, device: &models::Device, users: usize) -> Result<LmState, TrainError> {
+fn load_lm(
+    config: &TrainConfig,
+    device: &models::Device,
+    users: usize,
+    place: [usize; 2],
+) -> Result<LmState, TrainError> {
     let folder = resolve(&config.lm.model, config.lm.revision.as_deref())?;
     let options = DecoderOptions {
         device: device.clone(),
@@ -209,7 +258,7 @@ fn load_lm(config: &TrainConfig, device: &models::Device, users: usize) -> Resul
         model: Box::new(decoder),
         tokenizer,
         optimizer: Adam::new(optimizer(&config.lm.optimizer)),
-        order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, [0, 1]),
+        order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, place),
     })
 }
 
@@ -246,7 +295,12 @@ fn base_of(folder: &Path) -> Result<PathBuf, TrainError> {
     resolve(base, None)
 }
 
-fn load_embedder(config: &TrainConfig, device: &models::Device, users: usize) -> Result<EmbedderState, TrainError> {
+fn load_embedder(
+    config: &TrainConfig,
+    device: &models::Device,
+    users: usize,
+    place: [usize; 2],
+) -> Result<EmbedderState, TrainError> {
     let folder = resolve(&config.embedder.model, config.embedder.revision.as_deref())?;
     let options = EncoderOptions {
         device: device.clone(),
@@ -259,7 +313,7 @@ fn load_embedder(config: &TrainConfig, device: &models::Device, users: usize) ->
         model: Box::new(model),
         tokenizer,
         optimizer: Adam::new(optimizer(&config.embedder.optimizer)),
-        order: EpochOrder::new(users, batch, config.run.seed, EMBEDDER_ORDER, [0, 1]),
+        order: EpochOrder::new(users, batch, config.run.seed, EMBEDDER_ORDER, place),
     })
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
@@ -23,19 +23,26 @@ pub(super) struct TracedUpdate<'a> {
     /// The users' ids.
     pub(super) users: Vec<&'a str>,
     /// For each user its responses.
-    pub(super) responses: Vec<[TracedResponse<'a>; 2]>,
+    pub(super) responses: Vec<&'a [TracedResponse; 2]>,
     /// The mean loss of each epoch.
     pub(super) losses: Vec<f64>,
 }
 
+/// One user of an update.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TracedUser {
+    pub(super) id: String,
+    pub(super) responses: [TracedResponse; 2],
+}
+
 /// One response and what it earned.
-#[derive(Debug, Serialize)]
-pub(super) struct TracedResponse<'a> {
-    pub(super) tokens: &'a [u32],
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TracedResponse {
+    pub(super) tokens: Vec<u32>,
     /// log π_old of each token.
-    pub(super) logprobs: &'a [f32],
+    pub(super) logprobs: Vec<f32>,
     /// log π_ref of each token.
-    pub(super) reference_logprobs: &'a [f32],
+    pub(super) reference_logprobs: Vec<f32>,
     pub(super) reward: f64,
     /// After the KL term and, where asked, whitening.
     pub(super) total_reward: f64,

@@ -209,6 +209,7 @@ fn what_holds_for_one_call_is_no_part_of_the_configuration() {
             overwrite: true,
             resume: false,
             stop_after: Some(7),
+            watchdog_secs: None,
             print_config: true
         }
     );
@@ -249,6 +250,7 @@ fn every_flag_of_the_table_is_declared_and_every_declared_one_is_in_it() {
         "overwrite",
         "resume",
         "stop-after",
+        "watchdog-secs",
         "print-config",
         "task.query-dataset",
     ];

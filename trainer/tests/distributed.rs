@@ -1,0 +1,483 @@
+//! Training in several processes: the same as in one where batch, whitening and negatives are the same; each rank for itself
+//! by default; and an end for all when one ends.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod tiny_run;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use models::{
+    Adam, AdamConfig, CheckpointReader, Device, Encoder, EncoderOptions, ParameterId, Trainable, tensor_to_vec,
+};
+use serde_json::Value;
+use tiny_run::{arguments, fixture, lines, prepared, text};
+use trainer::data::Dataset;
+use trainer::train::loss::contrastive_loss;
+use trainer::train::open_encoder;
+use trainer::train::order::EpochOrder;
+
+/// One iteration of both phases, with a step after every second embedder batch.
+const SCHEDULE: [(&str, &str); 8] = [
+    ("--num_iterations", "1"),
+    ("--num_emb_updates", "4"),
+    ("--num_lm_updates", "2"),
+    ("--print_sample_output_freq", "4"),
+    ("--lora_rank", "4"),
+    ("--lora_alpha", "8"),
+    ("--kl_coef", "0.2"),
+    ("--rollout_batch", "5"),
+];
+
+/// `train` in `world` processes, which share `users` of an update and `pairs` of an embedder batch.
+fn launch(world: usize, users: usize, pairs: usize, [dataset, run]: [&Path; 2], more: &[(&str, &str)]) -> Command {
+    let (users, pairs) = ((users / world).to_string(), (pairs / world).to_string());
+    let trace = run.with_extension("trace");
+    let own = [
+        ("--gradient_accumulation_steps", users.as_str()),
+        ("--emb_per_device_train_batch_size", &pairs),
+        ("--trace", text(&trace)),
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
+    if world > 1 {
+        command.args(["launch", "--nproc", &world.to_string(), "--"]);
+    }
+    command
+        .args(arguments(dataset, run, &[&SCHEDULE[..], &own, more].concat()))
+        .env("RAYON_NUM_THREADS", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn done(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// All tensors of a checkpoint's model.
+fn weights(run: &Path, checkpoint: &str, model: &str) -> BTreeMap<String, Vec<f64>> {
+    let folder = run.join("checkpoints").join(checkpoint).join(model);
+    let adapter = folder.join("adapter_model.safetensors");
+    let file = if adapter.is_file() {
+        adapter
+    } else {
+        folder.join("model.safetensors")
+    };
+    let reader = CheckpointReader::open_file(&file).unwrap();
+    let read = |name: &str| {
+        let shape = reader.shape(name).unwrap();
+        let values = reader.read(name, &shape).unwrap().0;
+        (name.to_owned(), values.into_iter().map(f64::from).collect())
+    };
+    let names: Vec<String> = reader.names().map(str::to_owned).collect();
+    names.iter().map(|name| read(name)).collect()
+}
+
+/// The largest difference of two models, relative to the largest change that training made.
+fn apart(
+    start: &BTreeMap<String, Vec<f64>>,
+    one: &BTreeMap<String, Vec<f64>>,
+    other: &BTreeMap<String, Vec<f64>>,
+) -> f64 {
+    let (mut change, mut difference) = (0f64, 0f64);
+    for (name, start) in start {
+        for ((start, one), other) in start.iter().zip(&one[name]).zip(&other[name]) {
+            change = change.max((one - start).abs());
+            difference = difference.max((one - other).abs());
+        }
+    }
+    assert!(change > 1e-4, "nothing was trained");
+    difference / change
+}
+
+fn metrics(run: &Path) -> BTreeMap<(u64, String), f64> {
+    let mut found = BTreeMap::new();
+    for line in lines(&run.join("metrics.jsonl")) {
+        let step = line["step"].as_u64().unwrap();
+        for (name, value) in line.as_object().unwrap() {
+            if let (false, Some(value)) = (["step", "wall_time"].contains(&name.as_str()), value.as_f64()) {
+                found.insert((step, name.clone()), value);
+            }
+        }
+    }
+    found
+}
+
+const GLOBAL: [(&str, &str); 2] = [("--global_whitening", "true"), ("--global_negatives", "true")];
+
+fn assert_same_training(dataset: &Path, folder: &Path, more: &[(&str, &str)]) {
+    let runs = [1, 2, 3].map(|world| folder.join(format!("run-{world}")));
+    for (world, run) in (1..).zip(&runs) {
+        done(launch(world, 6, 6, [dataset, run], &[&GLOBAL[..], more].concat()));
+    }
+    let [alone, ..] = &runs;
+    for run in &runs[1..] {
+        let (expected, found) = (metrics(alone), metrics(run));
+        assert!(expected.keys().eq(found.keys()));
+        for ((step, name), value) in expected {
+            let other = found[&(step, name.clone())];
+            // Values near 0 are sums that cancel, of terms near 1.
+            assert!(
+                (value - other).abs() <= 1e-6 * value.abs().max(1.0),
+                "{step} {name}: {value} {other}"
+            );
+        }
+        for (model, from, to) in [
+            ("embedder", "update-000000", "update-000004"),
+            ("lm", "update-000000", "update-000006"),
+        ] {
+            let start = weights(alone, from, model);
+            let apart = apart(&start, &weights(alone, to, model), &weights(run, to, model));
+            assert!(apart < 1e-6, "{}: {model} is {apart:e} apart", run.display());
+        }
+        // The same users in the same order, with the same profiles and rewards.
+        let traces = [alone, run].map(|run| lines(&run.with_extension("trace")));
+        for (one, other) in traces[0].iter().zip(&traces[1]) {
+            assert_eq!(one["users"], other["users"]);
+            assert_eq!(one["responses"][5][1]["tokens"], other["responses"][5][1]["tokens"]);
+        }
+    }
+}
+
+#[test]
+fn one_two_and_three_processes_train_the_same_adapter_and_embedder() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    assert_same_training(&dataset, folder.path(), &[]);
+}
+
+#[test]
+fn one_two_and_three_processes_train_the_same_last_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let layers = [("--trainable", "last-n"), ("--num_layers_unfrozen", "1")];
+    let runs = [1, 3].map(|world| folder.path().join(format!("run-{world}")));
+    let without_lora = |world: usize, run: &Path| {
+        let mut settings = arguments(&dataset, run, &[&GLOBAL[..], &layers].concat());
+        let own = [
+            ("--num_iterations", "1"),
+            ("--num_emb_updates", "0"),
+            ("--num_lm_updates", "1"),
+            ("--noptepochs", "2"),
+        ];
+        settings.extend(
+            own.iter()
+                .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]),
+        );
+        let users = (6 / world).to_string();
+        let place = settings
+            .iter()
+            .position(|word| word == "--gradient_accumulation_steps")
+            .unwrap();
+        settings[place + 1] = users;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
+        if world > 1 {
+            command.args(["launch", "--nproc", &world.to_string(), "--"]);
+        }
+        command.args(settings).stdout(Stdio::null()).stderr(Stdio::piped());
+        done(command);
+    };
+    without_lora(1, &runs[0]);
+    without_lora(3, &runs[1]);
+    let at = |run: &Path, name: &str| weights(run, name, "lm");
+    let start = at(&runs[0], "update-000000");
+    let apart = apart(&start, &at(&runs[0], "update-000001"), &at(&runs[1], "update-000001"));
+    assert!(apart < 1e-6, "{apart:e}");
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    // Printed as f32: the shortest decimals, not the f64 of the same value.
+    let numbers = value.as_array().unwrap().iter();
+    numbers
+        .map(|number| f64::from(number.as_f64().unwrap() as f32))
+        .collect()
+}
+
+/// The reward of a traced response before whitening.
+fn raw_total(response: &Value) -> f64 {
+    let sum = |field: &str| numbers(&response[field]).iter().sum::<f64>();
+    response["reward"].as_f64().unwrap() - 0.2 * (sum("logprobs") - sum("reference_logprobs"))
+}
+
+#[test]
+fn by_default_each_process_whitens_over_its_own_rewards_and_contrasts_with_its_own_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    // One step of the embedder, from one batch; saved before and after, as batch 1 and step 1 belong to one phase.
+    let settings = [
+        ("--num_emb_updates", "1"),
+        ("--num_lm_updates", "1"),
+        ("--emb_gradient_accumulation_steps", "1"),
+        ("--print_sample_output_freq", "1"),
+        ("--noptepochs", "1"),
+    ];
+    done(launch(2, 8, 8, [&dataset, &run], &settings));
+
+    for update in lines(&run.with_extension("trace")) {
+        let users = update["responses"].as_array().unwrap();
+        assert_eq!(users.len(), 8);
+        // Rank r's k-th user stands at r + 2k.
+        for rank in 0..2 {
+            let responses = users
+                .iter()
+                .skip(rank)
+                .step_by(2)
+                .flat_map(|pair| pair.as_array().unwrap());
+            let responses: Vec<&Value> = responses.collect();
+            let raw: Vec<f64> = responses.iter().map(|response| raw_total(response)).collect();
+            let mean = raw.iter().sum::<f64>() / 8.0;
+            let variance = raw.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 8.0;
+            for (response, raw) in responses.iter().zip(&raw) {
+                let total = response["total_reward"].as_f64().unwrap();
+                assert!((total - (raw - mean) / (variance + 1e-8).sqrt()).abs() < 1e-6);
+            }
+        }
+    }
+    let batches = [0, 1].map(|rank| EpochOrder::new(train_users(&dataset), 4, 555_134, 1, [rank, 2]).next_batch());
+    let settings = AdamConfig { lr: 1e-3, ..ADAM };
+    let apart = from_the_first_step_of(&batches, settings, &dataset, &run);
+    assert!(apart < 1e-6, "{apart:e}");
+}
+
+#[test]
+fn global_negatives_make_the_step_of_one_large_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    // With ε far above the gradients a step is the gradient itself; the usual ε would make steps of rounding errors.
+    let settings = [
+        ("--num_emb_updates", "1"),
+        ("--num_lm_updates", "0"),
+        ("--emb_gradient_accumulation_steps", "1"),
+        ("--print_sample_output_freq", "1"),
+        ("--global_negatives", "true"),
+        ("--eps", "1"),
+        ("--emb_lr", "1"),
+    ];
+    done(launch(2, 8, 8, [&dataset, &run], &settings));
+    let batch = EpochOrder::new(train_users(&dataset), 8, 555_134, 1, [0, 1]).next_batch();
+    let settings = AdamConfig {
+        lr: 1.0,
+        eps: 1.0,
+        ..ADAM
+    };
+    let apart = from_the_first_step_of(&[batch], settings, &dataset, &run);
+    assert!(apart < 2e-5, "{apart:e}");
+}
+
+const ADAM: AdamConfig = AdamConfig {
+    lr: 1e-3,
+    betas: (0.9, 0.999),
+    eps: 1e-6,
+    weight_decay: 0.01,
+    decoupled: true,
+};
+
+fn train_users(dataset: &Path) -> usize {
+    Dataset::open(dataset).unwrap().train.len()
+}
+
+/// How far the run's embedder is, after its first step, from one that is trained here, in one process and one graph a batch, on
+/// the mean of the contrastive losses of `batches`; relative to the step. The logged loss must be that mean.
+fn from_the_first_step_of(batches: &[Vec<u32>], adam: AdamConfig, dataset: &Path, run: &Path) -> f64 {
+    let data = Dataset::open(dataset).unwrap();
+    let state = run.join("checkpoints/update-000000/state/profiles.json");
+    let profiles: Value = serde_json::from_str(&fs::read_to_string(state).unwrap()).unwrap();
+    let tokens =
+        |user: u32| -> Vec<u32> { serde_json::from_value(profiles["train"][user as usize]["tokens"].clone()).unwrap() };
+    let options = EncoderOptions {
+        device: Device::flex(),
+        pooling: None,
+        train: true,
+    };
+    let (mut model, _) = open_encoder(&fixture("models/tiny-embedder"), &options).unwrap();
+    let mut mean_loss = 0.0;
+    for batch in batches {
+        let written: Vec<Vec<u32>> = batch.iter().map(|&user| tokens(user)).collect();
+        let targets = batch.iter().map(|&user| data.train[user as usize].targets[0]);
+        let items = targets.map(|item| data.items[item as usize].tokens.clone());
+        let texts: Vec<Vec<u32>> = written.into_iter().chain(items).collect();
+        let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let vectors = model.embed_tracked(&texts).unwrap();
+        let size = batch.len();
+        let (left, right) = (vectors.clone().narrow(0, 0, size), vectors.narrow(0, size, size));
+        let loss = contrastive_loss(left, right, 0.1).loss.div_scalar(batches.len() as f64);
+        mean_loss += f64::from(tensor_to_vec(loss.clone()).unwrap()[0]);
+        model.accumulate(&mut loss.backward());
+    }
+    let logged = metrics(run)[&(1, "embedder/loss".to_owned())];
+    assert!((logged - mean_loss).abs() < 1e-6, "{logged} {mean_loss}");
+    Adam::new(adam).step(&mut model, 1.0);
+    let ids: Vec<ParameterId> = model.trained().to_vec();
+    let stepped = ids.iter().map(|&id| {
+        let values = model.parameters().to_vec(id).unwrap();
+        (
+            model.parameters().spec(id).name.clone(),
+            values.into_iter().map(f64::from).collect(),
+        )
+    });
+    let (expected, start): (BTreeMap<_, Vec<f64>>, _) = (stepped.collect(), weights(run, "update-000000", "embedder"));
+    let found = weights(run, "update-000001", "embedder");
+    let start = start
+        .into_iter()
+        .filter(|(name, _)| expected.contains_key(name))
+        .collect();
+    apart(&start, &expected, &found)
+}
+
+/// A run that goes on until it is stopped.
+fn endless(world: usize, dataset: &Path, run: &Path) -> Child {
+    let settings = [
+        ("--profiles", "none"),
+        ("--num_emb_updates", "1000000"),
+        ("--print_sample_output_freq", "1000000"),
+        ("--run_eval", "false"),
+    ];
+    let child = launch(world, 8, 12, [dataset, run], &settings).spawn().unwrap();
+    let metrics = run.join("metrics.jsonl");
+    let until = Instant::now() + Duration::from_secs(120);
+    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 3 {
+        assert!(Instant::now() < until, "the run does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+/// The process numbers of the ranks that `launcher` started, by rank.
+fn ranks(launcher: &Child) -> BTreeMap<String, String> {
+    let pid = launcher.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let rank = |child: &str| {
+        let environment = fs::read_to_string(format!("/proc/{child}/environ")).unwrap();
+        let rank = environment
+            .split('\0')
+            .find_map(|variable| variable.strip_prefix("RANK="));
+        (rank.unwrap().to_owned(), child.to_owned())
+    };
+    children.split_whitespace().map(rank).collect()
+}
+
+fn signal(name: &str, pid: &str) {
+    assert!(Command::new("kill").args([name, pid]).status().unwrap().success());
+}
+
+#[test]
+fn killing_one_rank_ends_the_run_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    for gone in ["0", "2"] {
+        let run = folder.path().join(format!("run-{gone}"));
+        let launcher = endless(3, &dataset, &run);
+        let started = Instant::now();
+        signal("-KILL", &ranks(&launcher)[gone]);
+        let output = launcher.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(started.elapsed() < Duration::from_secs(15), "{said}");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            said.contains(&format!("rank {gone} failed: its process has ended without a word")),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("rank {gone} was the first to end: signal: 9")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn ranks_end_with_their_launcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let mut launcher = endless(2, &dataset, &folder.path().join("run"));
+    let ranks = ranks(&launcher);
+    assert_eq!(ranks.len(), 2);
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(15);
+    for pid in ranks.values() {
+        while Path::new(&format!("/proc/{pid}/exe")).canonicalize().is_ok() {
+            assert!(Instant::now() < until, "rank {pid} lives on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_run_of_two_processes_that_is_stopped_by_a_signal_is_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let settings = [
+        ("--profiles", "none"),
+        ("--num_emb_updates", "7"),
+        ("--emb_gradient_accumulation_steps", "4"),
+        ("--print_sample_output_freq", "100"),
+    ];
+    let [whole, stopped] = ["whole", "stopped"].map(|name| folder.path().join(name));
+    done(launch(2, 8, 8, [&dataset, &whole], &settings));
+    // Within a step: what each rank has summed so far must not be lost.
+    let said = done(launch(
+        2,
+        8,
+        8,
+        [&dataset, &stopped],
+        &[&settings[..], &[("--stop_after", "3")]].concat(),
+    ));
+    assert!(said.contains("stopped as asked"), "{said}");
+    let mut resume = Command::new(env!("CARGO_BIN_EXE_langptune"));
+    resume
+        .args([
+            "launch",
+            "--nproc",
+            "2",
+            "--",
+            "train",
+            "--resume",
+            "--output",
+            text(&stopped),
+        ])
+        .env("RAYON_NUM_THREADS", "1")
+        .stderr(Stdio::piped());
+    done(resume);
+    let at = |run: &Path, name: &str| weights(run, name, "embedder");
+    let start = at(&whole, "update-000000");
+    let apart = apart(&start, &at(&whole, "update-000007"), &at(&stopped, "update-000007"));
+    assert!(apart < 1e-6, "{apart:e}");
+
+    let run = folder.path().join("signalled");
+    let launcher = endless(2, &dataset, &run);
+    signal("-TERM", &launcher.id().to_string());
+    let output = launcher.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("interrupted, with checkpoint"),
+        "{said}"
+    );
+    assert!(fs::read_dir(run.join("checkpoints")).unwrap().count() >= 2, "{said}");
+}
+
+#[test]
+fn what_cannot_be_launched_is_a_mistake_in_the_command_line() {
+    let mut other = Command::new(env!("CARGO_BIN_EXE_langptune"));
+    let output = other.args(["launch", "--nproc", "2", "--", "doctor"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("only `train` runs in several processes"), "{said}");
+
+    let mut wrong = Command::new(env!("CARGO_BIN_EXE_langptune"));
+    let output = wrong
+        .args(["launch", "--nproc", "2", "--", "train", "--no-such-flag"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("did not accept the command line"), "{said}");
+}
