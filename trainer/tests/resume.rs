@@ -5,7 +5,6 @@
 mod tiny_run;
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -211,7 +210,7 @@ fn a_signal_ends_a_run_with_a_checkpoint_and_a_locked_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let [first, run] = ["undisturbed", "run"].map(|name| folder.path().join(name));
-    let longer = [("--num_iterations", "8")];
+    let longer = [("--num_iterations", "3")];
     let (done, output) = whole(train(&dataset, &first, &longer));
     assert!(done, "{output}");
 
@@ -219,10 +218,7 @@ fn a_signal_ends_a_run_with_a_checkpoint_and_a_locked_run_is_refused() {
     wait_for(&run.join("checkpoints/update-000001"), &mut child);
     let (done, output) = langptune(&["train", "--resume", "--output", text(&run)]);
     assert!(!done && output.contains("another langptune is training"), "{output}");
-    Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
-        .status()
-        .unwrap();
+    signal(&child, "-TERM");
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -240,22 +236,38 @@ fn a_second_signal_ends_a_run_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let run = folder.path().join("run");
-    // A response of 400 tokens a user takes long enough for both signals to come within one update.
-    let long = [("--response_length", "400"), ("--num_iterations", "50")];
+    // Profiles this long take far longer to write than the time between the two signals, and are not interrupted by the first.
+    let long = [("--response_length", "3000"), ("--num_iterations", "50")];
     let mut child = train(&dataset, &run, &long).spawn().unwrap();
     wait_for(&run.join("config.toml"), &mut child);
     for _ in 0..2 {
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        signal(&child, "-INT");
+        std::thread::sleep(Duration::from_millis(100));
     }
-    let status = child.wait().unwrap();
-    assert!(
-        status.code() == Some(130) || status.signal().is_some() || status.code() == Some(1),
-        "{status:?}"
-    );
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("once more to end at once"), "{said}");
+}
+
+fn signal(child: &Child, which: &str) {
+    let sent = Command::new("kill").args([which, &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[test]
+fn a_finished_run_goes_on_where_it_is_given_more_iterations() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    for settings in [
+        &[("--num_iterations", "1")][..],
+        &[("--num_iterations", "2"), ("--resume", "true")],
+    ] {
+        let (done, output) = whole(train(&dataset, &run, settings));
+        assert!(done, "{output}");
+    }
+    assert!(run.join("checkpoints/update-000010").is_dir());
 }
 
 /// A limit on the size of files stands for a full disk: writing beyond it is an error.

@@ -2,101 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod tiny_run;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::Value;
+use tiny_run::{arguments, fixture, langptune, lines, prepared, text};
 
-fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fixtures")
-        .join(path)
-}
-
-fn langptune(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_langptune"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), text)
-}
-
-fn run(arguments: &[&str]) -> String {
-    let (done, text) = langptune(arguments);
-    assert!(done, "{arguments:?}\n{text}");
-    text
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn prepared(folder: &Path) -> PathBuf {
-    let dataset = folder.join("dataset");
-    run(&[
-        "prepare",
-        "--reviews",
-        text(&fixture("raw/hard/reviews.jsonl.gz")),
-        "--metadata",
-        text(&fixture("raw/hard/meta.jsonl.gz")),
-        "--lm",
-        text(&fixture("models/tiny-lm")),
-        "--embedder",
-        text(&fixture("models/tiny-embedder")),
-        "--template",
-        "chat",
-        "--output",
-        text(&dataset),
-    ]);
-    dataset
-}
-
-fn train(dataset: &Path, output: &Path, more: &[&str]) -> (bool, String) {
-    let (lm, embedder) = (fixture("models/tiny-lm"), fixture("models/tiny-embedder"));
-    let mut arguments = vec![
-        "train",
-        "--dataset",
-        text(dataset),
-        "--output",
-        text(output),
-        "--lm",
-        text(&lm),
-        "--embedder",
-        text(&embedder),
-        "--response_length",
-        "6",
-        "--num_iterations",
-        "1",
-        "--num_emb_updates",
-        "2",
-        "--num_lm_updates",
-        "2",
-        "--gradient_accumulation_steps",
-        "4",
-        "--emb_gradient_accumulation_steps",
-        "2",
-        "--emb_per_device_train_batch_size",
-        "4",
-        "--print_sample_output_freq",
-        "3",
-        "--lr",
-        "1e-3",
-        "--emb_lr",
-        "1e-3",
+/// One iteration of both phases, then flags and values by pairs.
+fn train(dataset: &Path, output: &Path, more: &[(&str, &str)]) -> (bool, String) {
+    let schedule = [
+        ("--num_iterations", "1"),
+        ("--num_emb_updates", "2"),
+        ("--num_lm_updates", "2"),
+        ("--print_sample_output_freq", "3"),
     ];
-    arguments.extend(more);
-    langptune(&arguments)
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    fs::read_to_string(path)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    let arguments = arguments(dataset, output, &[&schedule[..], more].concat());
+    langptune(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -117,14 +41,10 @@ fn a_run_trains_both_models_and_writes_what_it_says() {
         &dataset,
         &run,
         &[
-            "--lora_rank",
-            "4",
-            "--lora_alpha",
-            "8",
-            "--kl_coef",
-            "0.2",
-            "--trace",
-            text(&trace),
+            ("--lora_rank", "4"),
+            ("--lora_alpha", "8"),
+            ("--kl_coef", "0.2"),
+            ("--trace", text(&trace)),
         ],
     );
     assert!(done, "{output}");
@@ -188,7 +108,7 @@ fn a_run_repeated_gives_the_same_models_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let [first, second, other] = ["first", "second", "other"].map(|name| folder.path().join(name));
-    let part = ["--trainable", "last-n", "--num_layers_unfrozen", "1"];
+    let part = [("--trainable", "last-n"), ("--num_layers_unfrozen", "1")];
     for output in [&first, &second] {
         let (done, text) = train(&dataset, output, &part);
         assert!(done, "{text}");
@@ -196,7 +116,7 @@ fn a_run_repeated_gives_the_same_models_bit_for_bit() {
     let (done, output) = train(
         &dataset,
         &other,
-        &[&part[..], &["--seed", "2", "--rollout_batch", "3"]].concat(),
+        &[&part[..], &[("--seed", "2"), ("--rollout_batch", "3")]].concat(),
     );
     assert!(done, "{output}");
     for model in ["lm", "embedder"] {
@@ -217,7 +137,7 @@ fn the_raw_history_baseline_needs_no_language_model() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let run = folder.path().join("run");
-    let (done, output) = train(&dataset, &run, &["--profiles", "none"]);
+    let (done, output) = train(&dataset, &run, &[("--profiles", "none")]);
     assert!(done, "{output}");
     assert!(!run.join("checkpoints/update-000002/lm").exists());
     assert!(
@@ -231,7 +151,7 @@ fn a_cutoff_beyond_the_catalogue_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let run = folder.path().join("run");
-    let (done, output) = train(&dataset, &run, &["--topk", "1000"]);
+    let (done, output) = train(&dataset, &run, &[("--topk", "1000")]);
     assert!(
         !done && output.contains("topk: 1000 is above the catalogue's"),
         "{output}"
@@ -257,7 +177,7 @@ fn a_run_that_replaces_another_leaves_none_of_its_checkpoints() {
     let dataset = prepared(folder.path());
     let run = folder.path().join("run");
     fs::create_dir_all(run.join("checkpoints/update-000999/lm")).unwrap();
-    let (done, output) = train(&dataset, &run, &["--profiles", "none", "--overwrite"]);
+    let (done, output) = train(&dataset, &run, &[("--profiles", "none"), ("--overwrite", "true")]);
     assert!(done, "{output}");
     assert!(!run.join("checkpoints/update-000999").exists());
 }

@@ -1,6 +1,6 @@
 //! A small world to try everything on: made-up films and people, and tokenizers for their words.
 //!
-//! Nothing here is real, and everything that is written says so. `docs/demo.md` explains the world.
+//! Nothing here is real, and everything that is written says so.
 
 mod aspects;
 mod random;

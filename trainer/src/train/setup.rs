@@ -127,6 +127,7 @@ impl Trainer {
                 _ => Written::afresh(&config, &dataset, models)?,
             };
         }
+        let iterations = config.schedule.num_iterations;
         Ok(Self {
             config,
             dataset,
@@ -141,7 +142,10 @@ impl Trainer {
             position: state.as_ref().map_or(Position::START, |state| state.position),
             evaluated: state.as_ref().is_some_and(|state| state.evaluated),
             pending: state.as_ref().map_or(0, |state| state.pending),
-            finished: state.as_ref().is_some_and(|state| state.finished),
+            // A run that came to its end goes on where it is given more iterations.
+            finished: state
+                .as_ref()
+                .is_some_and(|state| state.finished && state.position.iteration >= iterations),
             profiles,
             stop_after,
             last_checkpoint: from.map(|(updates, path)| (updates + 1, path)),
