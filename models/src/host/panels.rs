@@ -35,14 +35,8 @@ pub(crate) struct Outputs<'a> {
     pub(crate) add: bool,
 }
 
-/// Rows from which on a panel of narrow elements is widened once rather than for every six rows.
-#[cfg(target_arch = "x86_64")]
-const MANY_ROWS: usize = 18;
-
 /// An element that a kernel widens as it loads.
 pub(crate) trait Element: Copy + Send + Sync {
-    /// Whether widening does something.
-    const NARROW: bool;
     fn widen(self) -> f32;
     /// # Safety
     /// `from` must have eight elements, and the processor AVX2.
@@ -51,7 +45,6 @@ pub(crate) trait Element: Copy + Send + Sync {
 }
 
 impl Element for f32 {
-    const NARROW: bool = false;
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -65,7 +58,6 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
-    const NARROW: bool = true;
     #[inline(always)]
     fn widen(self) -> f32 {
         self.to_f32()
@@ -130,7 +122,7 @@ fn portable<E: Element>(w: Panels<'_, E>, x: Rows<'_>, out: &mut Outputs<'_>) {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Element, MANY_ROWS, Outputs, Panels, Rows, WIDTH};
+    use super::{Element, Outputs, Panels, Rows, WIDTH};
 
     /// # Safety
     /// The processor must have AVX2 and FMA, and the slices cover the shape.
@@ -144,36 +136,8 @@ mod avx2 {
                 3 => sweep::<E, 2, 3>(w, x, out),
                 4 => sweep::<E, 1, 4>(w, x, out),
                 5 => sweep::<E, 1, 5>(w, x, out),
-                count if E::NARROW && count >= MANY_ROWS => widened(w, x, out),
                 _ => blocks(w, x, out),
             }
-        }
-    }
-
-    /// As [`blocks`], each panel widened first.
-    ///
-    /// # Safety
-    /// As [`multiply`].
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn widened<E: Element>(w: Panels<'_, E>, x: Rows<'_>, out: &mut Outputs<'_>) {
-        let mut wide = vec![0.0f32; w.depth * WIDTH];
-        for panel in 0..w.columns.div_ceil(WIDTH) {
-            let narrow = &w.data[panel * w.stride..][..w.depth * WIDTH];
-            wide.iter_mut()
-                .zip(narrow)
-                .for_each(|(wide, narrow)| *wide = narrow.widen());
-            let panels = Panels {
-                data: wide.as_slice(),
-                depth: w.depth,
-                stride: w.depth * WIDTH,
-                columns: (w.columns - panel * WIDTH).min(WIDTH),
-            };
-            let mut out = Outputs {
-                data: &mut out.data[panel * WIDTH..],
-                ..*out
-            };
-            // SAFETY: the caller's, for one panel.
-            unsafe { blocks(panels, x, &mut out) };
         }
     }
 
