@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::ModelError;
-use crate::files::write_atomically;
+use crate::files::{Dtype, write_atomically};
 
 /// What a model folder holds besides parameters and config: copied as it is.
 const COMPANIONS: [&str; 10] = [
@@ -37,14 +37,18 @@ pub(crate) fn copy_companions(from: &Path, to: &Path) -> Result<(), ModelError> 
     Ok(())
 }
 
-/// Copies `config.json` with the dtype that the parameters are now stored in.
-pub(crate) fn write_config(from: &Path, to: &Path) -> Result<(), ModelError> {
+/// Copies `config.json` with the dtype that the parameters are now stored in, and `changes` to its fields.
+pub(crate) fn write_config(from: &Path, to: &Path, dtype: Dtype, changes: &[(&str, Value)]) -> Result<(), ModelError> {
     let path = from.join("config.json");
     let text = fs::read_to_string(&path).map_err(|source| ModelError::io(&path, source))?;
     let mut value: Value = serde_json::from_str(&text).map_err(|error| ModelError::config(&path, error.to_string()))?;
     if let Some(fields) = value.as_object_mut() {
-        fields.insert("dtype".to_owned(), json!("float32"));
-        fields.insert("torch_dtype".to_owned(), json!("float32"));
+        for name in ["dtype", "torch_dtype"] {
+            fields.insert(name.to_owned(), json!(dtype.torch_name()));
+        }
+        for (name, value) in changes {
+            fields.insert((*name).to_owned(), value.clone());
+        }
     }
     write_json(&to.join("config.json"), &value)
 }

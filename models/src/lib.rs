@@ -21,7 +21,7 @@ mod trainable;
 mod weights;
 
 pub use burn::tensor::Device;
-pub use decoder::{Decoder, DecoderOptions, LoraConfig, LoraTarget, TrainedPart};
+pub use decoder::{Decoder, DecoderOptions, LoraConfig, LoraTarget, Merged, TrainedPart};
 pub use encoder::{Bert, Encoder, EncoderOptions, Pooling};
 pub use error::ModelError;
 pub use files::{CheckpointReader, Dtype, NamedTensor, write_atomically, write_safetensors};

@@ -3,7 +3,10 @@
 
 mod recorded;
 
-use models::{Bert, Device, Encoder, EncoderOptions, Policy, Pooling, Trainable, TrainedPart, tensor_to_vec};
+use models::{
+    Bert, Decoder, DecoderOptions, Device, Dtype, Encoder, EncoderOptions, Policy, Pooling, Trainable, TrainedPart,
+    tensor_to_vec,
+};
 use recorded::{apart, decoder, fixture, json, tensor, tensors, tokens, whole};
 
 const TOLERANCE: f32 = 1e-4;
@@ -38,6 +41,43 @@ fn logits_with_an_adapter_are_those_of_peft_and_the_reference_policy_is_without_
                 assert!(apart < TOLERANCE, "{name} {label}, sequence {index}: {apart}");
             }
         }
+    }
+}
+
+#[test]
+fn a_merged_model_has_the_logits_of_the_adapted_one_and_a_head_of_its_own() {
+    for (name, tied) in [("gemma", true), ("llama_untied", false)] {
+        let mut adapted = decoder(name, TrainedPart::Nothing);
+        adapted.load_adapter(&fixture(&format!("adapters/{name}"))).unwrap();
+        let expected = tensors(&format!("adapters/{name}/expected.safetensors"));
+        // Rounding of weights to 11 and to 8 bits shows in the logits of these models, eight times as much in the latter.
+        for (dtype, tolerance) in [(Dtype::F32, TOLERANCE), (Dtype::F16, 0.03), (Dtype::Bf16, 0.3)] {
+            let folder = tempfile::tempdir().unwrap();
+            let merged = adapted.save_merged(folder.path(), dtype).unwrap();
+            assert_eq!(merged.untied, tied, "{name}");
+            assert_eq!(merged.adapters, 7 * adapted.plan().layers + 1, "{name}");
+            let model = Decoder::load(folder.path(), &DecoderOptions::inference(Device::flex())).unwrap();
+            assert!(!model.plan().tied, "{name}");
+            for (index, sequence) in sequences(&format!("adapters/{name}/expected.json")).iter().enumerate() {
+                let logits = tensor_to_vec(model.logits(&whole(sequence), Policy::Current).unwrap()).unwrap();
+                let apart = apart(&logits, &tensor(&expected, &format!("adapted.{index}")));
+                assert!(apart < tolerance, "{name} {dtype:?}, sequence {index}: {apart}");
+            }
+        }
+    }
+}
+
+#[test]
+fn merging_nothing_writes_the_model_as_it_is_tied() {
+    let model = decoder("gemma", TrainedPart::Nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let merged = model.save_merged(folder.path(), Dtype::F32).unwrap();
+    assert_eq!((merged.adapters, merged.untied), (0, false));
+    let again = Decoder::load(folder.path(), &DecoderOptions::inference(Device::flex())).unwrap();
+    assert!(again.plan().tied);
+    for id in model.weights().ids() {
+        assert_eq!(again.weights().spec(id), model.weights().spec(id));
+        assert_eq!(again.weights().to_vec(id).unwrap(), model.weights().to_vec(id).unwrap());
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Progress {
     unit: &'static str,
     done: u64,
     total: Option<u64>,
+    /// What else is counted, with its unit: shown as rates.
+    others: Vec<(&'static str, u64)>,
     started: Instant,
     output: Output,
 }
@@ -52,6 +54,7 @@ impl Progress {
             unit,
             done: 0,
             total,
+            others: Vec::new(),
             started: now,
             output,
         }
@@ -60,19 +63,33 @@ impl Progress {
     /// Counts `more` units as done.
     pub fn add(&mut self, more: u64) {
         self.done += more;
+        let elapsed = self.started.elapsed();
         match &mut self.output {
             Output::Nothing => {}
-            Output::Bar(bar) => bar.set_position(self.done),
+            Output::Bar(bar) => {
+                bar.set_message(rates(&self.others, elapsed));
+                bar.set_position(self.done);
+            }
             Output::Lines { last } => {
                 if last.elapsed() >= LINE_INTERVAL {
                     *last = Instant::now();
-                    eprintln!(
-                        "{}",
-                        line(&self.what, self.unit, self.done, self.total, self.started.elapsed())
-                    );
+                    eprintln!("{}", self.line(self.total, elapsed));
                 }
             }
         }
+    }
+
+    /// Counts `more` of something else, such as `tokens`, whose rate is shown beside.
+    pub fn count(&mut self, unit: &'static str, more: usize) {
+        match self.others.iter_mut().find(|(other, _)| *other == unit) {
+            Some((_, count)) => *count += more as u64,
+            None => self.others.push((unit, more as u64)),
+        }
+    }
+
+    fn line(&self, total: Option<u64>, elapsed: Duration) -> String {
+        let others = rates(&self.others, elapsed);
+        line(&self.what, self.unit, self.done, total, &others, elapsed)
     }
 
     /// Says something without breaking the bar.
@@ -92,19 +109,17 @@ impl Progress {
             Output::Nothing => return,
         }
         let seconds = self.started.elapsed();
-        eprintln!(
-            "{} in {}",
-            line(&self.what, self.unit, self.done, None, seconds),
-            duration(seconds)
-        );
+        eprintln!("{} in {}", self.line(None, seconds), duration(seconds));
     }
 }
 
 fn bar(what: &str, unit: &str, total: Option<u64>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
     let template = match total {
-        Some(_) => format!("{what} {{wide_bar}} {{human_pos}}/{{human_len}} {unit} · {{per_sec}} · {{eta}} left"),
-        None => format!("{what} {{spinner}} {{human_pos}} {unit} · {{per_sec}}"),
+        Some(_) => {
+            format!("{what} {{wide_bar}} {{human_pos}}/{{human_len}} {unit} · {{per_sec}}{{msg}} · {{eta}} left")
+        }
+        None => format!("{what} {{spinner}} {{human_pos}} {unit} · {{per_sec}}{{msg}}"),
     };
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
@@ -112,17 +127,29 @@ fn bar(what: &str, unit: &str, total: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// E.g. `profiles: 120 of 480 users, 4.0/s, 1m 30s left`.
-fn line(what: &str, unit: &str, done: u64, total: Option<u64>, elapsed: Duration) -> String {
-    let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
+/// E.g. `, 3,412 tokens/s`; nothing where nothing else is counted.
+fn rates(others: &[(&'static str, u64)], elapsed: Duration) -> String {
+    let rate = |&(unit, count): &(&str, u64)| format!(", {} {unit}/s", per_second(count, elapsed));
+    others.iter().map(rate).collect()
+}
+
+fn per_second(count: u64, elapsed: Duration) -> String {
+    let rate = count as f64 / elapsed.as_secs_f64().max(1e-9);
     let precision = if rate < 10.0 { 1 } else { 0 };
+    format!("{rate:.precision$}")
+}
+
+/// E.g. `profiles: 120 of 480 users, 4.0/s, 1m 30s left`, with `others` after the rate.
+fn line(what: &str, unit: &str, done: u64, total: Option<u64>, others: &str, elapsed: Duration) -> String {
+    let rate = per_second(done, elapsed);
     match total {
         Some(total) => {
-            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-            let left = Duration::try_from_secs_f64(left).map_or_else(|_| "unknown time".to_owned(), duration);
-            format!("{what}: {done} of {total} {unit}, {rate:.precision$}/s, {left} left")
+            let each = elapsed.as_secs_f64() / (done as f64).max(1e-9);
+            let left = Duration::try_from_secs_f64(total.saturating_sub(done) as f64 * each);
+            let left = left.map_or_else(|_| "unknown time".to_owned(), duration);
+            format!("{what}: {done} of {total} {unit}, {rate}/s{others}, {left} left")
         }
-        None => format!("{what}: {done} {unit}, {rate:.precision$}/s"),
+        None => format!("{what}: {done} {unit}, {rate}/s{others}"),
     }
 }
 
@@ -140,20 +167,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_line_has_count_rate_and_time_left() {
-        let text = line("profiles", "users", 120, Some(480), Duration::from_secs(30));
+    fn a_plain_line_has_count_rates_and_time_left() {
+        let half_minute = Duration::from_secs(30);
+        let text = line("profiles", "users", 120, Some(480), "", half_minute);
         assert_eq!(text, "profiles: 120 of 480 users, 4.0/s, 1m 30s left");
+        let others = rates(&[("tokens", 6_000), ("profiles", 240)], half_minute);
+        let text = line("language model", "updates", 15, Some(30), &others, half_minute);
+        assert_eq!(
+            text,
+            "language model: 15 of 30 updates, 0.5/s, 200 tokens/s, 8.0 profiles/s, 30.0s left"
+        );
     }
 
     #[test]
     fn without_a_total_there_is_no_time_left() {
-        let text = line("reviews", "lines", 5_000, None, Duration::from_secs(2));
+        let text = line("reviews", "lines", 5_000, None, "", Duration::from_secs(2));
         assert_eq!(text, "reviews: 5000 lines, 2500/s");
     }
 
     #[test]
     fn nothing_done_yet_is_no_division_by_zero() {
-        let text = line("profiles", "users", 0, Some(480), Duration::ZERO);
+        let text = line("profiles", "users", 0, Some(480), "", Duration::ZERO);
         assert!(text.starts_with("profiles: 0 of 480 users, 0.0/s"), "{text}");
     }
 }

@@ -11,6 +11,7 @@ pub(crate) use forward::select_rows;
 pub use load::DecoderOptions;
 pub(crate) use load::{check_names, check_vocabulary, decoder_specs, read_parameter};
 pub(crate) use parameters::{DecoderParameters, Layer, Linear};
+pub use save::Merged;
 
 use std::collections::BTreeMap;
 

@@ -4,11 +4,21 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::parameters::{Adapter, Linear};
 use super::{Decoder, LoraConfig, TrainedPart};
-use crate::files::{Dtype, NamedTensor, write_safetensors};
+use crate::files::{Dtype, NamedTensor, write_parameters, write_safetensors};
 use crate::folder::{copy_companions, create, write_config, write_json};
-use crate::weights::ParameterId;
+use crate::weights::{ParameterId, ParameterSpec, tensor_to_vec};
 use crate::{ModelError, Trainable};
+
+/// What merging a model's adapters did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Merged {
+    /// Layers that had an adapter.
+    pub adapters: usize,
+    /// Whether a tied head got a weight of its own.
+    pub untied: bool,
+}
 
 impl Decoder {
     /// Writes the adapter where one is trained, else the whole model.
@@ -22,13 +32,59 @@ impl Decoder {
     fn save_model(&self, folder: &Path) -> Result<(), ModelError> {
         create(folder)?;
         let base: Vec<ParameterId> = self.weights.ids().filter(|&id| !self.is_adapter(id)).collect();
-        let tensors = base
-            .into_iter()
-            .map(|id| self.named(id, ""))
-            .collect::<Result<Vec<_>, _>>()?;
-        write_safetensors(&folder.join("model.safetensors"), tensors, Dtype::F32)?;
+        let specs: Vec<_> = base.iter().map(|&id| self.weights.spec(id).clone()).collect();
+        write_parameters(folder, &specs, Dtype::F32, |place| self.weights.to_vec(base[place]))?;
         copy_companions(&self.source, folder)?;
-        write_config(&self.source, folder)
+        write_config(&self.source, folder, Dtype::F32, &[])
+    }
+
+    /// Writes one whole model without adapters, as transformers loads it: `W + s · B · A` in place of a layer with an
+    /// adapter, in `dtype`. A tied head that has an adapter gets a weight of its own, and the configuration says so: the
+    /// adapter changed the head alone, not the embedding that it shared.
+    ///
+    /// Sums are f32; `dtype` other than [`Dtype::F32`] rounds them, and small changes of a large weight are lost then.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn save_merged(&self, folder: &Path, dtype: Dtype) -> Result<Merged, ModelError> {
+        create(folder)?;
+        let blocks = self.parameters.layers.iter().flat_map(|layer| layer.linears());
+        let linears: Vec<&Linear> = blocks.chain([&self.parameters.head]).collect();
+        let untied = self.plan.tied && self.parameters.head.adapter.is_some();
+        let head = self.parameters.head.weight;
+        let mut sources: Vec<(ParameterId, Option<Adapter>)> = Vec::new();
+        let mut specs = Vec::new();
+        for id in self.weights.ids().filter(|&id| !self.is_adapter(id)) {
+            let shares = |linear: &&&Linear| linear.weight == id && !(self.plan.tied && id == head);
+            let adapter = linears.iter().find(shares).and_then(|linear| linear.adapter);
+            sources.push((id, adapter));
+            specs.push(self.weights.spec(id).clone());
+        }
+        if untied {
+            sources.push((head, self.parameters.head.adapter));
+            let name = format!("{}.weight", self.parameters.head.name);
+            let shape = self.weights.spec(head).shape.clone();
+            specs.push(ParameterSpec { name, shape });
+        }
+        write_parameters(folder, &specs, dtype, |place| {
+            let (weight, adapter) = sources[place];
+            self.merged(weight, adapter)
+        })?;
+        copy_companions(&self.source, folder)?;
+        let untie = [("tie_word_embeddings", json!(false))];
+        write_config(&self.source, folder, dtype, if untied { &untie } else { &[] })?;
+        Ok(Merged {
+            adapters: linears.iter().filter(|linear| linear.adapter.is_some()).count(),
+            untied,
+        })
+    }
+
+    fn merged(&self, weight: ParameterId, adapter: Option<Adapter>) -> Result<Vec<f32>, ModelError> {
+        let Some(Adapter { a, b, scale }) = adapter else {
+            return self.weights.to_vec(weight);
+        };
+        let change = self.weights.get(b).matmul(self.weights.get(a)).mul_scalar(scale);
+        tensor_to_vec(self.weights.get(weight) + change)
     }
 
     fn save_adapter(&self, config: &LoraConfig, folder: &Path) -> Result<(), ModelError> {

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use burn::tensor::{Device, Tensor};
 
 use crate::decoder::check_tokens;
-use crate::files::{Dtype, NamedTensor, write_safetensors};
+use crate::files::{Dtype, NamedTensor, write_parameters};
 use crate::folder::{copy_companions, create, write_config, write_json};
 use crate::plan::EncoderPlan;
 use crate::trainable::{GradientSum, Gradients};
@@ -97,6 +97,33 @@ impl Bert {
         }
     }
 
+    /// Writes a Hugging Face folder with the parameters in `dtype`; other than [`Dtype::F32`] it rounds them.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn save_as(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
+        create(folder)?;
+        let own: Vec<ParameterId> = self.weights.ids().collect();
+        let mut specs: Vec<_> = own.iter().map(|&id| self.weights.spec(id).clone()).collect();
+        specs.extend(self.carried.iter().map(NamedTensor::spec));
+        write_parameters(folder, &specs, dtype, |place| match own.get(place) {
+            Some(&id) => self.weights.to_vec(id),
+            None => Ok(self.carried[place - own.len()].data.clone()),
+        })?;
+        copy_companions(&self.source, folder)?;
+        let pooling = folder.join("1_Pooling");
+        create(&pooling)?;
+        let config = serde_json::json!({
+            "word_embedding_dimension": self.plan.hidden,
+            "pooling_mode_cls_token": self.pooling == Pooling::Cls,
+            "pooling_mode_mean_tokens": self.pooling == Pooling::Mean,
+            "pooling_mode_max_tokens": false,
+            "pooling_mode_mean_sqrt_len_tokens": false,
+        });
+        write_json(&pooling.join("config.json"), &config)?;
+        write_config(&self.source, folder, dtype, &[])
+    }
+
     /// The last hidden state of one text, `[tokens, hidden]`: for tests.
     pub fn hidden(&self, text: &[u32]) -> Result<Vec<f32>, ModelError> {
         self.check(&[text])?;
@@ -153,30 +180,7 @@ impl Encoder for Bert {
     }
 
     fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        create(folder)?;
-        let mut tensors = self.carried.clone();
-        for id in self.weights.ids() {
-            let spec = self.weights.spec(id);
-            let data = self.weights.to_vec(id)?;
-            tensors.push(NamedTensor {
-                name: spec.name.clone(),
-                shape: spec.shape.clone(),
-                data,
-            });
-        }
-        write_safetensors(&folder.join("model.safetensors"), tensors, Dtype::F32)?;
-        copy_companions(&self.source, folder)?;
-        let pooling = folder.join("1_Pooling");
-        create(&pooling)?;
-        let config = serde_json::json!({
-            "word_embedding_dimension": self.plan.hidden,
-            "pooling_mode_cls_token": self.pooling == Pooling::Cls,
-            "pooling_mode_mean_tokens": self.pooling == Pooling::Mean,
-            "pooling_mode_max_tokens": false,
-            "pooling_mode_mean_sqrt_len_tokens": false,
-        });
-        write_json(&pooling.join("config.json"), &config)?;
-        write_config(&self.source, folder)
+        self.save_as(folder, Dtype::F32)
     }
 }
 

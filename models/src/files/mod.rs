@@ -4,4 +4,5 @@ mod read;
 mod write;
 
 pub use read::{CheckpointReader, Dtype};
+pub(crate) use write::write_parameters;
 pub use write::{NamedTensor, write_atomically, write_safetensors};

@@ -22,6 +22,25 @@ pub enum Dtype {
     Bf16,
 }
 
+impl Dtype {
+    /// Bytes of a scalar.
+    pub(crate) fn width(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// The name in a model's `config.json`.
+    pub(crate) fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+}
+
 /// The parameters of a model folder: `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 #[derive(Debug)]
 pub struct CheckpointReader {

@@ -5,6 +5,7 @@ mod bench;
 mod doctor;
 mod embed;
 mod evaluate;
+mod export;
 mod export_dataset;
 mod launch;
 mod logprob;
@@ -42,6 +43,7 @@ enum Command {
     ExportDataset(export_dataset::ExportDatasetArgs),
     Train(Box<TrainArgs>),
     Evaluate(Box<evaluate::EvaluateArgs>),
+    Export(export::ExportArgs),
     Metrics(metrics::MetricsArgs),
     Profile(profile::ProfileArgs),
     Logprob(logprob::LogprobArgs),
@@ -86,6 +88,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::ExportDataset(arguments) => export_dataset::run(arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Logprob(arguments) => logprob::run(&arguments),

@@ -84,6 +84,8 @@ pub fn write_profiles(
             profiles.push(tokenizers.profile(response, options)?);
         }
         if let Some(progress) = &mut progress {
+            let new = &profiles[profiles.len() - requests.len()..];
+            progress.count("tokens", new.iter().map(|profile| profile.response.tokens.len()).sum());
             progress.add(requests.len() as u64);
         }
     }

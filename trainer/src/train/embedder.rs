@@ -33,7 +33,7 @@ impl Trainer {
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(Some(&profiles.val), "embedder")?;
-            self.contrast(&profiles.train, accumulation)?;
+            progress.count("tokens", self.contrast(&profiles.train, accumulation)?);
             self.pending += 1;
             if self.pending == accumulation || self.position.done + 1 == updates {
                 // Every batch counts for 1/accumulation of a step; the phase's last step may have fewer.
@@ -63,8 +63,8 @@ impl Trainer {
         Ok(profiles)
     }
 
-    /// One batch: loss and gradients.
-    fn contrast(&mut self, profiles: &[Profile], accumulation: usize) -> Result<(), TrainError> {
+    /// One batch: loss and gradients. Returns how many tokens of this process it had.
+    fn contrast(&mut self, profiles: &[Profile], accumulation: usize) -> Result<usize, TrainError> {
         let batch = self.embedder.order.next_batch();
         let target = |user: &u32| self.dataset.train[*user as usize].targets[0];
         let targets: Vec<u32> = batch.iter().map(target).collect();
@@ -73,6 +73,7 @@ impl Trainer {
             .iter()
             .map(|&target| &self.dataset.items[target as usize].tokens);
         let texts: Vec<&[u32]> = written.chain(items).map(Vec::as_slice).collect();
+        let tokens = texts.iter().map(|text| text.len()).sum();
 
         let global = self.config.embedder.global_negatives;
         let contrasted = if global {
@@ -106,7 +107,8 @@ impl Trainer {
             (scalars::IN_BATCH_NDCG, ndcg),
         ];
         share::means(comm, &mut values)?;
-        self.log(&values)
+        self.log(&values)?;
+        Ok(tokens)
     }
 
     pub(super) fn not_finite(&self, phase: &'static str, loss: f64, batch: &[u32]) -> TrainError {

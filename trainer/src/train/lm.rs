@@ -89,15 +89,18 @@ impl Trainer {
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(None, "lm")?;
-            self.lm_update(&retriever)?;
+            let [profiles, tokens] = self.lm_update(&retriever)?;
             self.advance();
+            progress.count("profiles", profiles);
+            progress.count("tokens", tokens);
             progress.add(1);
         }
         progress.finish();
         Ok(())
     }
 
-    fn lm_update(&mut self, retriever: &Retriever) -> Result<(), TrainError> {
+    /// One update; returns how many profiles this process wrote for it, and their tokens.
+    fn lm_update(&mut self, retriever: &Retriever) -> Result<[usize; 2], TrainError> {
         let Some(lm) = &mut self.lm else {
             return Err(TrainError::Mismatch(
                 "the language model phase needs a language model".to_owned(),
@@ -122,7 +125,10 @@ impl Trainer {
         for epoch in 0..self.config.rl.noptepochs {
             epochs.push(self.epoch(&rollouts, epoch)?);
         }
-        self.log_update(&rollouts, &epochs)
+        self.log_update(&rollouts, &epochs)?;
+        let written = rollouts.iter().flat_map(|rollout| &rollout.profiles);
+        let tokens = written.clone().map(|profile| profile.response.tokens.len()).sum();
+        Ok([written.count(), tokens])
     }
 
     /// Samples, embeds, ranks and scores.
