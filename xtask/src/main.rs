@@ -1,11 +1,13 @@
 //! Development tasks: `cargo xtask test` is the project's test command.
 
 mod checks;
+mod demo;
 mod layout;
 mod process;
 mod site;
 mod toolchain;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +25,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Build langptune and watch it train on a small made-up world: a few minutes once built.
+    #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --seed 2 --out demo-2")]
+    Demo(DemoArgs),
     /// Run every check, setting up the tools that are missing.
     #[command(after_help = "Example:\n  cargo xtask test --only clippy --only tests")]
     Test(TestArgs),
@@ -32,6 +37,16 @@ enum Task {
     /// Build the viewer into a folder that any static host can serve; prints the folder.
     #[command(after_help = "Example:\n  python3 -m http.server --directory \"$(cargo xtask viewer)\"")]
     Viewer,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Folder for everything; a demo in it that was interrupted goes on.
+    #[arg(long, value_name = "DIR", default_value = "demo")]
+    out: PathBuf,
+    /// Makes the world, and all draws of training.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +72,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     let layout = Layout::find()?;
     match task {
+        Task::Demo(arguments) => demo::run_demo(&layout, &arguments.out, arguments.seed),
         Task::Test(arguments) => checks::run(&layout, &arguments.only, arguments.long),
         Task::Setup => checks::set_up(&layout),
         Task::Viewer => site::print_built(&layout),

@@ -2,6 +2,7 @@
 
 mod argv;
 mod bench;
+mod demo;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -51,6 +52,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Launch(launch::LaunchArgs),
+    Demo(demo::DemoArgs),
 }
 
 /// A mistake in the command line or the environment, found after clap.
@@ -96,6 +98,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Launch(arguments) => launch::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
     }
 }
 

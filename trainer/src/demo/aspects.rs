@@ -164,7 +164,7 @@ impl Aspect {
             Self::Place => format!("scenes in a {word}"),
             Self::Era => format!("life in the {word}"),
             Self::Telling => format!("films told in {word}"),
-            Self::Music => format!("{word} music"),
+            Self::Music => format!("plenty of {word}"),
             Self::Studio => format!("the work of {word}"),
         }
     }

@@ -21,6 +21,9 @@ pub struct RawFiles {
 }
 
 impl World {
+    /// The file that says what a world is.
+    pub const ABOUT: &str = "world.json";
+
     /// Writes `reviews.jsonl.gz`, `meta.jsonl.gz` and `world.json`, which says that all of it is made up, into `folder`.
     ///
     /// # Errors
@@ -31,10 +34,10 @@ impl World {
             reviews: folder.join("reviews.jsonl.gz"),
             metadata: folder.join("meta.jsonl.gz"),
         };
+        let about = serde_json::to_vec_pretty(&self.about()).unwrap_or_default();
+        models::write_atomically(&folder.join(Self::ABOUT), |out| out.write_all(&about))?;
         write_lines(&files.metadata, self.films.iter().map(|film| self.metadata(film)))?;
         write_lines(&files.reviews, self.reviews.iter().map(|review| self.review(review)))?;
-        let about = serde_json::to_vec_pretty(&self.about()).unwrap_or_default();
-        models::write_atomically(&folder.join("world.json"), |out| out.write_all(&about))?;
         Ok(files)
     }
 

@@ -108,8 +108,8 @@ mod streams {
     pub(super) const REVIEWS: u32 = 3;
 }
 
-/// A match in an aspect adds this to the utility, on average: some e^3.4 = 30 times as likely to be seen.
-const TASTE: f64 = 3.4;
+/// A match in an aspect adds this to the utility, on average: e^5 = 150 times as likely to be seen.
+const TASTE: f64 = 5.0;
 /// Renown falls with the logarithm of the rank, by this factor.
 const FAME: f64 = 0.6;
 /// Everybody reviews at least so many films.
@@ -350,7 +350,7 @@ mod tests {
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let all: usize = counts.iter().sum();
         let top: usize = counts[..counts.len() / 10].iter().sum();
-        assert!(top * 4 > all, "{top} of {all} reviews are of the top tenth");
+        assert!(top * 5 > all, "{top} of {all} reviews are of the top tenth");
         assert!(
             counts[counts.len() / 2] >= 5,
             "the median film has {}",

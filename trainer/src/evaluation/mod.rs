@@ -23,7 +23,7 @@ pub use checkpoint::{CheckpointChoice, checkpoint_folder};
 pub use comparison::{Evaluation, RowSummary, WrittenSummary, compare};
 pub use measure::{Measured, Row, RowName, Skipped, Written, measure};
 pub use output::{EVALUATION_FILE, write_files};
-pub use plan::{Baseline, EvaluationPlan, Sampling, Version, Versions};
+pub use plan::{Baseline, EvaluationPlan, Sampling, Version, Versions, split_name};
 pub use text::tables;
 
 /// Measures of every table, in its order.

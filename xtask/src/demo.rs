@@ -1,0 +1,27 @@
+//! The demo: the program as users build it, then its own command.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::layout::Layout;
+use crate::process::{command, run};
+use crate::toolchain::native;
+
+/// Builds `langptune` and runs `langptune demo` into `out`, a folder as seen from where we were started.
+///
+/// # Errors
+/// When the build or the demo fails.
+pub fn run_demo(layout: &Layout, out: &Path, seed: u64) -> Result<()> {
+    eprintln!("building langptune: some ten minutes on two cores the first time");
+    run(native::cargo(layout).args(["build", "--locked", "--release", "--package", "trainer"]))?;
+    let program = layout
+        .native
+        .join("release")
+        .join(format!("langptune{}", std::env::consts::EXE_SUFFIX));
+    run(command(program)
+        .arg("demo")
+        .arg("--out")
+        .arg(out)
+        .args(["--seed", &seed.to_string(), "--resume"]))
+}
