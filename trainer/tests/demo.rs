@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use trainer::demo::{Demo, Summary, TRAINING_SEED, World, WorldSize};
+use trainer::demo::{Demo, Scale, Summary, TRAINING_SEED, World, WorldSize};
 
 fn demo(folder: &Path, seed: u64) -> Demo {
     Demo {
@@ -13,6 +13,7 @@ fn demo(folder: &Path, seed: u64) -> Demo {
         seed,
         models: None,
         resume: false,
+        scale: Scale::Whole,
     }
 }
 
@@ -41,6 +42,38 @@ fn only_a_demo_of_the_same_seed_is_gone_on_with() {
     World::generate(2, size).write(&folder.path().join("world")).unwrap();
     let seed = resumed(1).run().unwrap_err();
     assert!(seed.to_string().contains("--seed 2"), "{seed}");
+}
+
+#[test]
+fn a_demo_goes_from_a_world_to_a_summary_and_does_not_begin_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("demo");
+    let trial = Demo {
+        scale: Scale::Trial,
+        ..demo(&output, 5)
+    };
+    let summary = trial.run().unwrap();
+    let written: Value = serde_json::from_slice(&fs::read(output.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(written["synthetic"], true);
+    assert_eq!(written["ndcg@10"]["trained"], summary.ndcg.trained);
+    assert_eq!(written["ndcg@10"].as_object().unwrap().len(), 7);
+    assert!(summary.users > 20 && summary.examples.len() == 3, "{summary:?}");
+    assert!(
+        summary
+            .examples
+            .iter()
+            .all(|example| !example.history.is_empty() && example.after.rank >= 1)
+    );
+    assert!(output.join("run/report/manifest.json").is_file());
+    assert!(output.join("evaluation/test/evaluation.json").is_file());
+
+    let again = trial.run().unwrap_err();
+    assert!(again.to_string().contains("--resume"), "{again}");
+    let weights = || fs::read(output.join("run/checkpoints/update-000004/lm/model.safetensors")).unwrap();
+    let trained = weights();
+    let resumed = Demo { resume: true, ..trial };
+    assert_eq!(resumed.run().unwrap().ndcg, summary.ndcg);
+    assert_eq!(weights(), trained);
 }
 
 /// Rewards of the language model's updates, in order.

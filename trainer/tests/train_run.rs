@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use tiny_run::{arguments, fixture, langptune, lines, prepared, text};
+use tiny_run::{arguments, assert_same, contents, fixture, langptune, lines, prepared, text};
 
 /// One iteration of both phases, then flags and values by pairs.
 fn train(dataset: &Path, output: &Path, more: &[(&str, &str)]) -> (bool, String) {
@@ -104,7 +104,7 @@ fn check_totals(update: &Value) {
 }
 
 #[test]
-fn a_run_repeated_gives_the_same_models_bit_for_bit() {
+fn a_run_repeated_is_the_same_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let [first, second, other] = ["first", "second", "other"].map(|name| folder.path().join(name));
@@ -113,6 +113,7 @@ fn a_run_repeated_gives_the_same_models_bit_for_bit() {
         let (done, text) = train(&dataset, output, &part);
         assert!(done, "{text}");
     }
+    assert_same(&second, &contents(&first), "repeated");
     let (done, output) = train(
         &dataset,
         &other,
@@ -120,16 +121,63 @@ fn a_run_repeated_gives_the_same_models_bit_for_bit() {
     );
     assert!(done, "{output}");
     for model in ["lm", "embedder"] {
-        let bytes = |run: &Path| {
-            fs::read(
-                run.join("checkpoints/update-000004")
-                    .join(model)
-                    .join("model.safetensors"),
-            )
-        };
-        assert_eq!(bytes(&first).unwrap(), bytes(&second).unwrap());
-        assert_ne!(bytes(&first).unwrap(), bytes(&other).unwrap());
+        let file = Path::new("checkpoints/update-000004")
+            .join(model)
+            .join("model.safetensors");
+        assert_ne!(
+            fs::read(first.join(&file)).unwrap(),
+            fs::read(other.join(&file)).unwrap()
+        );
     }
+}
+
+/// Log-probabilities of some text under the model in `folder`, by the program.
+fn logprobs(folder: &Path, input: &Path) -> Vec<f64> {
+    let (done, output) = langptune(&["logprob", "--model", text(folder), "--input", text(input)]);
+    assert!(done, "{output}");
+    let line: Value = serde_json::from_str(output.lines().next().unwrap()).unwrap();
+    numbers(&Value::from(line["logprobs"].as_array().unwrap()[1..].to_vec()))
+}
+
+#[test]
+fn an_exported_model_is_the_trained_one_without_its_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let (run, exported) = (folder.path().join("run"), folder.path().join("exported"));
+    let (done, output) = train(&dataset, &run, &[("--lora_rank", "4"), ("--lora_alpha", "64")]);
+    assert!(done, "{output}");
+    let export = |more: &[&str]| langptune(&[&["export", "--output", text(&exported)][..], more].concat());
+    let (done, output) = export(&["--run", text(&run), "--checkpoint", "last"]);
+    assert!(done, "{output}");
+    assert!(output.contains("layers merged"), "{output}");
+
+    let input = folder.path().join("texts.jsonl");
+    fs::write(&input, "{\"text\": \"a film about the sea and a long journey\"}\n").unwrap();
+    let trained = logprobs(&run.join("checkpoints/update-000004/lm"), &input);
+    let untrained = logprobs(&fixture("models/tiny-lm"), &input);
+    let merged = logprobs(&exported.join("lm"), &input);
+    let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert_eq!(merged.len(), trained.len());
+    assert!(apart(&merged, &trained) < 1e-4, "{merged:?} {trained:?}");
+    assert!(
+        apart(&merged, &untrained) > 1e-2,
+        "training changed nothing: {untrained:?}"
+    );
+    let weights = "embedder/model.safetensors";
+    assert_eq!(
+        fs::read(exported.join(weights)).unwrap(),
+        fs::read(run.join("checkpoints/update-000004").join(weights)).unwrap()
+    );
+
+    let lm = run.join("checkpoints/update-000004/lm");
+    let (done, output) = export(&["--lm", text(&lm)]);
+    assert!(!done && output.contains("exported"), "{output}");
+    let (done, output) = export(&["--lm", text(&lm), "--dtype", "bf16", "--overwrite"]);
+    assert!(done, "{output}");
+    assert!(exported.join("config.json").is_file() && !exported.join("embedder").exists());
+    fs::remove_file(exported.join("langptune_export.json")).unwrap();
+    let (done, output) = export(&["--lm", text(&lm), "--overwrite"]);
+    assert!(!done && output.contains("langptune_export.json"), "{output}");
 }
 
 #[test]

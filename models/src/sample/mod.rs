@@ -39,7 +39,9 @@ pub struct Draws {
 pub struct Response {
     /// The tokens, the end token included.
     pub tokens: Vec<u32>,
-    /// The sampler's own log-probability of each token, in nats: a check on the scorer, no part of any loss.
+    /// The sampler's own log-probability of each token, in nats: a check on the scorer, no part of any loss, and of no use
+    /// to who reads a response from a file.
+    #[serde(skip)]
     pub logprobs: Vec<f32>,
     /// Whether it ended by itself rather than at the limit.
     pub ended: bool,

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::UsageError;
 use crate::TrainError;
-use crate::demo::{Demo, Example, Pretraining, Summary, WorldSize};
+use crate::demo::{Demo, Example, Pretraining, Scale, Summary, WorldSize};
 use crate::interrupt;
 
 const EXAMPLES: &str = "\
@@ -66,6 +66,7 @@ pub(super) fn run(arguments: &DemoArgs) -> anyhow::Result<()> {
         seed: arguments.seed,
         models: arguments.models.clone(),
         resume: arguments.resume,
+        scale: Scale::Whole,
     };
     interrupt::install();
     let summary = match demo.run() {

@@ -17,7 +17,7 @@ pub use pretrain::{Pretraining, TRAINING_SEED};
 pub use random::Random;
 pub use raw_files::RawFiles;
 use run::prepare_rules;
-pub use run::{Demo, Example, Means, Summary, Told};
+pub use run::{Demo, Example, Means, Scale, Summary, Told};
 pub use text::{TITLES, description, profile, review, titles};
 pub use tokenizer::{INSTRUCTION, write_embedder_tokenizer, write_lm_tokenizer};
 pub use world::{DECISIVE, Film, Person, Review, World, WorldSize};

@@ -42,6 +42,29 @@ pub struct Demo {
     pub models: Option<PathBuf>,
     /// Whether a demo in the folder that was interrupted goes on; without one, a new one begins.
     pub resume: bool,
+    /// How much there is of everything.
+    pub scale: Scale,
+}
+
+/// How much there is of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// The demo.
+    Whole,
+    /// So little that it takes seconds and its numbers say nothing: to try whether it runs.
+    Trial,
+}
+
+impl Scale {
+    fn world(self) -> WorldSize {
+        match self {
+            Self::Whole => WorldSize::default(),
+            Self::Trial => WorldSize {
+                films: 100,
+                people: 300,
+            },
+        }
+    }
 }
 
 /// What came out, as `summary.json` holds it.
@@ -230,7 +253,7 @@ impl Demo {
 
     /// Makes the world and writes it, first of all: the folder is then known as this demo's.
     fn world(&self) -> Result<RawFiles, TrainError> {
-        let world = World::generate(self.seed, WorldSize::default());
+        let world = World::generate(self.seed, self.scale.world());
         eprintln!(
             "a made-up world of seed {}: {} films, {} people, {} reviews",
             self.seed,
@@ -278,6 +301,11 @@ impl Demo {
         }
         let mut config = TrainConfig::from_toml(&table.to_string())?;
         config.run.seed = self.seed;
+        if self.scale == Scale::Trial {
+            config.schedule.num_emb_updates = 1;
+            config.schedule.num_lm_updates = 1;
+            config.rl.response_length = 16;
+        }
         let absolute = config.make_paths_absolute();
         absolute.map_err(|source| TrainError::io(&self.output, source))?;
         Ok(config)

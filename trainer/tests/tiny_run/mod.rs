@@ -80,3 +80,64 @@ pub fn lines(path: &Path) -> Vec<Value> {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
 }
+
+/// Everything of a run that must not depend on when, where and in how many parts it ran: path to content. Event files are left out, as they hold
+/// times, and so are the times in `metrics.jsonl` and the folder's own path in `config.toml`.
+pub fn contents(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = vec![(
+        PathBuf::from("trace"),
+        fs::read(run.with_extension("trace")).unwrap_or_default(),
+    )];
+    collect(run, run, &mut found);
+    found.sort();
+    found
+}
+
+fn collect(run: &Path, folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(run).unwrap().to_owned();
+        if path.is_dir() {
+            collect(run, &path, found);
+            continue;
+        }
+        let content = match name.to_str().unwrap() {
+            name if name.starts_with("events/") || name == "config.toml" || name == ".lock" => continue,
+            name if name.ends_with("state.json") => {
+                let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+                state.as_object_mut().unwrap().remove("logs");
+                state.to_string().into_bytes()
+            }
+            "metrics.jsonl" => {
+                let mut lines = lines(&path);
+                lines.iter_mut().for_each(|line| {
+                    line.as_object_mut().unwrap().remove("wall_time");
+                });
+                format!("{lines:#?}").into_bytes()
+            }
+            _ => {
+                let content = fs::read(&path).unwrap();
+                // The report and the adapters say where they come from: the same place under another name.
+                String::from_utf8(content).map_or_else(
+                    |error| error.into_bytes(),
+                    |content| {
+                        content
+                            .replace(text(run), "RUN")
+                            .replace(text(&run.with_extension("trace")), "TRACE")
+                            .into_bytes()
+                    },
+                )
+            }
+        };
+        found.push((name, content));
+    }
+}
+
+pub fn assert_same(run: &Path, expected: &[(PathBuf, Vec<u8>)], how: &str) {
+    let own = contents(run);
+    let names = |contents: &[(PathBuf, Vec<u8>)]| contents.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&own), names(expected), "{how}: other files");
+    for ((name, ours), (_, theirs)) in own.iter().zip(expected) {
+        assert!(ours == theirs, "{how}: {} differs", name.display());
+    }
+}
