@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use eval_core::Cutoff;
-use eval_core::report::{Checkpoint, F16File, ItemChunk, Manifest, ResultChunk, UserChunk, read_chunk, read_manifest};
+use eval_core::report::{
+    Baseline, Checkpoint, F16File, ItemChunk, Manifest, ResultChunk, UserChunk, read_chunk, read_manifest,
+};
 use eval_core::retrieval::{EmbeddingStore, Query, Retriever};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -439,10 +441,62 @@ fn results(run: &Path, manifest: &Manifest, checkpoint: &Checkpoint) -> Vec<eval
 fn a_run_leaves_a_report_behind() {
     let place = Place::prepared();
     let run = place.trained();
+    its_baselines_are_those_of_evaluate(&run, &place.dataset);
     its_vectors_rank_as_recorded(&run);
     it_keeps_the_vectors_of_the_best_and_the_last_checkpoint_alone(&run);
     its_metrics_are_those_of_the_log(&run);
     it_describes_the_models_and_hides_where_they_lay(&run);
+}
+
+fn its_baselines_are_those_of_evaluate(run: &Path, dataset: &Path) {
+    const NAMES: [&str; 5] = ["random", "popular", "item-knn", "bm25", "ease"];
+    let manifest = report_manifest(run);
+    let (seed, baselines) = (&manifest.config["run.seed"], NAMES.join(","));
+    let arguments = ["evaluate", "--dataset", text(dataset), "--baselines", &baselines];
+    let settings = ["--seed", seed, "--cutoffs", "20,10,5", "--json"];
+    let evaluation = json(&done(&[&arguments[..], &settings].concat()));
+    let names: Vec<&str> = manifest
+        .baselines
+        .iter()
+        .map(|baseline| baseline.name.as_str())
+        .collect();
+    assert_eq!(names, NAMES);
+    for baseline in &manifest.baselines {
+        let row = row(&evaluation, &baseline.name);
+        let recorded = serde_json::to_value(baseline).unwrap();
+        assert_eq!(recorded["metrics"]["metrics"], row["metrics"], "{}", baseline.name);
+        assert_eq!(recorded["ties"], row["ties"], "{}", baseline.name);
+        let results = baseline.results.as_ref().unwrap();
+        let ranks = results.files.iter().enumerate().flat_map(|(number, file)| {
+            let chunk: ResultChunk = chunk(run, file);
+            chunk.check_baseline(&manifest, baseline, number).unwrap();
+            chunk
+                .results
+                .into_iter()
+                .map(|result| result.generated[0].targets[0].rank)
+        });
+        let ranks: Vec<f64> = ranks.map(f64::from).collect();
+        let mean = ranks.iter().sum::<f64>() / ranks.len() as f64;
+        assert!((mean - baseline.ties.mean_rank).abs() < 1e-9, "{}", baseline.name);
+        for checkpoint in &manifest.checkpoints {
+            its_tests_compare_means(checkpoint, baseline);
+        }
+    }
+}
+
+/// Whatever else a paired test says, its difference is that of the two means.
+fn its_tests_compare_means(checkpoint: &Checkpoint, baseline: &Baseline) {
+    let tests: Vec<_> = checkpoint
+        .comparisons
+        .iter()
+        .filter(|test| test.with == baseline.name)
+        .collect();
+    assert_eq!(tests.len(), 12);
+    for comparison in tests {
+        let mean = |summary: &eval_core::metrics::Summary| summary.get(comparison.metric).unwrap().mean;
+        let difference = mean(&checkpoint.generated) - mean(&baseline.metrics);
+        assert!((comparison.test.mean_difference - difference).abs() < 1e-12);
+    }
 }
 
 fn its_vectors_rank_as_recorded(run: &Path) {

@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind};
 
 impl Manifest {
     /// Whether the manifest is of this version and agrees with itself: file names stay in the report's folder, chunks
-    /// cover their records, checkpoints have names of their own and ascend, shapes fit.
+    /// cover their records, checkpoints and baselines have names of their own, checkpoints ascend, shapes fit.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownSchema`], or [`ErrorKind::Inconsistent`] with the field.
@@ -16,33 +16,37 @@ impl Manifest {
         check_version(u64::from(self.schema_version))?;
         check_chunks("items", &self.items)?;
         check_chunks("users", &self.users)?;
+        self.check_baselines()?;
         let mut names = BTreeSet::new();
         let mut update = 0;
         for (place, checkpoint) in self.checkpoints.iter().enumerate() {
             let field = |name: &str| format!("checkpoints[{place}].{name}");
-            if !names.insert(checkpoint.name.as_str()) {
-                return inconsistent(
-                    field("name"),
-                    &"a name of its own",
-                    &format_args!("{:?} again", checkpoint.name),
-                );
-            }
+            check_name(field("name"), &checkpoint.name, &mut names)?;
             if checkpoint.update < update {
                 return inconsistent(field("update"), &format_args!("at least {update}"), &checkpoint.update);
             }
             update = checkpoint.update;
-            self.check_results(checkpoint, &field)?;
+            self.check_results(checkpoint.results.as_ref(), &field("results"))?;
             self.check_embeddings(checkpoint, &field)?;
         }
         Ok(())
     }
 
-    fn check_results(&self, checkpoint: &Checkpoint, field: &dyn Fn(&str) -> String) -> Result<(), Error> {
-        let Some(results) = &checkpoint.results else {
+    fn check_baselines(&self) -> Result<(), Error> {
+        let mut names = BTreeSet::new();
+        for (place, baseline) in self.baselines.iter().enumerate() {
+            check_name(format!("baselines[{place}].name"), &baseline.name, &mut names)?;
+            self.check_results(baseline.results.as_ref(), &format!("baselines[{place}].results"))?;
+        }
+        Ok(())
+    }
+
+    fn check_results(&self, results: Option<&Chunks>, field: &str) -> Result<(), Error> {
+        let Some(results) = results else {
             return Ok(());
         };
-        check_chunks(&field("results"), results)?;
-        expect(field("results.count"), &self.users.count, &results.count)
+        check_chunks(field, results)?;
+        expect(format!("{field}.count"), &self.users.count, &results.count)
     }
 
     fn check_embeddings(&self, checkpoint: &Checkpoint, field: &dyn Fn(&str) -> String) -> Result<(), Error> {
@@ -70,6 +74,14 @@ impl Manifest {
             expect(field(name) + ".dims", &embeddings.items.dims.max(1), dims)?;
         }
         Ok(())
+    }
+}
+
+/// Comparisons name what they compare with, so a name must not stand for two.
+fn check_name<'a>(field: String, name: &'a str, names: &mut BTreeSet<&'a str>) -> Result<(), Error> {
+    match names.insert(name) {
+        true => Ok(()),
+        false => inconsistent(field, &"a name of its own", &format_args!("{name:?} again")),
     }
 }
 
@@ -128,7 +140,7 @@ fn inconsistent<T>(field: String, expected: &dyn Display, found: &dyn Display) -
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Embeddings, read_manifest, write_json};
+    use super::super::{Baseline, Embeddings, read_manifest, write_json};
     use super::*;
 
     fn manifest() -> Manifest {
@@ -140,6 +152,11 @@ mod tests {
         Manifest {
             items: Chunks::in_files("items", 5, 2),
             users: Chunks::in_files("users", 3, 2),
+            baselines: vec![Baseline {
+                name: "random".into(),
+                results: Some(Chunks::in_files("random", 3, 2)),
+                ..Baseline::default()
+            }],
             checkpoints: vec![Checkpoint {
                 name: "update-1".into(),
                 update: 1,
@@ -206,6 +223,13 @@ mod tests {
             twice,
             "checkpoints[1].name: expected a name of its own, found \"update-1\" again"
         );
+        let twice = message(|manifest| manifest.baselines.push(manifest.baselines[0].clone()));
+        assert_eq!(
+            twice,
+            "baselines[1].name: expected a name of its own, found \"random\" again"
+        );
+        let fewer = message(|manifest| manifest.baselines[0].results = Some(Chunks::in_files("random", 2, 2)));
+        assert_eq!(fewer, "baselines[0].results.count: expected 3, found 2");
         let rows = message(|manifest| manifest.checkpoints[0].profiles_per_user = 3);
         assert_eq!(rows, "checkpoints[0].embeddings.profiles.rows: expected 9, found 6");
         let earlier = message(|manifest| {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::expect;
-use super::{Checkpoint, Chunks, Manifest};
+use super::{Baseline, Checkpoint, Chunks, Manifest};
 use crate::Error;
 use crate::scores::{RankedTarget, ScoredItem};
 
@@ -64,7 +64,7 @@ pub struct Interaction {
     pub review: Option<String>,
 }
 
-/// A file of results: what a checkpoint found for users.
+/// A file of results: what a checkpoint or a baseline found for users.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResultChunk {
     /// Number of the first user.
@@ -73,10 +73,10 @@ pub struct ResultChunk {
     pub results: Vec<UserResult>,
 }
 
-/// What a checkpoint found for one user.
+/// What a checkpoint or a baseline found for one user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UserResult {
-    /// For each generated profile; `profiles_per_user` of them.
+    /// For each generated profile, `profiles_per_user` of them; one for a baseline.
     pub generated: Vec<Found>,
     /// For the reference profile; `None` where it was not evaluated.
     pub reference: Option<Found>,
@@ -85,7 +85,7 @@ pub struct UserResult {
 /// A profile and its ranking.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Found {
-    /// The profile's text; `None` in a redacted report, and for the reference profile, whose text the user has.
+    /// The profile's text; `None` in a redacted report, for a baseline, and for the reference profile, whose text the user has.
     pub profile: Option<String>,
     /// Where the targets stand, in the order of the user's targets.
     pub targets: Vec<RankedTarget>,
@@ -152,15 +152,30 @@ impl ResultChunk {
     /// # Errors
     /// [`ErrorKind::Inconsistent`](crate::ErrorKind::Inconsistent).
     pub fn check(&self, manifest: &Manifest, checkpoint: &Checkpoint, file: usize) -> Result<(), Error> {
-        let chunks = checkpoint.results.clone().unwrap_or_default();
+        let profiles = checkpoint.profiles_per_user;
+        self.check_rankings(manifest, checkpoint.results.as_ref(), profiles, file)
+    }
+
+    /// Whether this is file `file` of the baseline's results, with one ranking a user, and its items are in the catalogue.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Inconsistent`](crate::ErrorKind::Inconsistent).
+    pub fn check_baseline(&self, manifest: &Manifest, baseline: &Baseline, file: usize) -> Result<(), Error> {
+        self.check_rankings(manifest, baseline.results.as_ref(), 1, file)
+    }
+
+    fn check_rankings(
+        &self,
+        manifest: &Manifest,
+        chunks: Option<&Chunks>,
+        profiles: usize,
+        file: usize,
+    ) -> Result<(), Error> {
+        let chunks = chunks.cloned().unwrap_or_default();
         check_place("results", &chunks, file, self.first, self.results.len())?;
         for (user, result) in (self.first..).zip(&self.results) {
             let field = |name: &str| format!("user {user}, {name}");
-            expect(
-                field("generated profiles"),
-                &checkpoint.profiles_per_user,
-                &result.generated.len(),
-            )?;
+            expect(field("generated profiles"), &profiles, &result.generated.len())?;
             for found in result.generated.iter().chain(&result.reference) {
                 expect(field("top scores"), &found.top_items.len(), &found.top_scores.len())?;
                 let targets = found.targets.iter().map(|target| target.item);

@@ -165,12 +165,16 @@ impl Chunks {
 /// Metrics of a way to rank that the run did not train.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
-    /// Its name, such as `random`, `popular`, `itemknn`, `ease`, `bm25`, `raw-history`.
+    /// Its name, unique in the report, such as `random`, `popular`, `item-knn`, `bm25`, `ease`, `raw-history`.
     pub name: String,
     /// Its metrics over the same users.
     pub metrics: Summary,
     /// How much ties matter.
     pub ties: TieSummary,
+    /// What it found for each user, [`ResultChunk`] files with one ranking a user, without a profile; `None` where only the
+    /// metrics were kept.
+    #[serde(default)]
+    pub results: Option<Chunks>,
 }
 
 /// A point of the run at which it was evaluated.

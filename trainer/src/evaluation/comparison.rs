@@ -1,6 +1,6 @@
 //! From rankings to what is reported: means with intervals, ties, and paired tests between rows.
 
-use eval_core::metrics::Summary;
+use eval_core::metrics::{MetricTable, Summary};
 use eval_core::report::Comparison;
 use eval_core::scores::TieSummary;
 use eval_core::significance::{Bootstrap, paired_randomisation};
@@ -130,32 +130,50 @@ fn written_summary(written: &Written) -> WrittenSummary {
     }
 }
 
-fn summarise(row: &Row, rows: &[Row], seed: u64) -> Result<RowSummary, TrainError> {
-    let bootstrap = Bootstrap {
+/// The intervals of every table.
+pub fn bootstrap(seed: u64) -> Bootstrap {
+    Bootstrap {
         seed,
         ..Bootstrap::default()
-    };
+    }
+}
+
+/// Paired tests of `ours` against `theirs`, which is called `with`, for each metric that both hold.
+///
+/// # Errors
+/// When the tables do not hold the same number of users.
+pub fn paired_tests(
+    ours: &MetricTable,
+    with: &str,
+    theirs: &MetricTable,
+    seed: u64,
+) -> Result<Vec<Comparison>, TrainError> {
+    let columns = |&metric: &_| Some((metric, ours.column(metric)?, theirs.column(metric)?));
+    let in_both = ours.metrics().iter().filter_map(columns);
+    in_both
+        .map(|(metric, ours, theirs)| {
+            Ok(Comparison {
+                with: with.to_owned(),
+                metric,
+                test: paired_randomisation(ours, theirs, PERMUTATIONS, seed)?,
+            })
+        })
+        .collect()
+}
+
+fn summarise(row: &Row, rows: &[Row], seed: u64) -> Result<RowSummary, TrainError> {
     let mut comparisons = Vec::new();
     for other in partners(&row.name) {
         let Some(other) = rows.iter().find(|row| row.name == other) else {
             continue;
         };
-        for &metric in row.table.metrics() {
-            if let (Some(ours), Some(theirs)) = (row.table.column(metric), other.table.column(metric)) {
-                let test = paired_randomisation(ours, theirs, PERMUTATIONS, seed)?;
-                comparisons.push(Comparison {
-                    with: other.name.to_string(),
-                    metric,
-                    test,
-                });
-            }
-        }
+        comparisons.extend(paired_tests(&row.table, &other.name.to_string(), &other.table, seed)?);
     }
     Ok(RowSummary {
         name: row.name.to_string(),
         parts: row.name.clone(),
         profiles_per_user: row.ranked.samples,
-        summary: row.table.summary(&bootstrap),
+        summary: row.table.summary(&bootstrap(seed)),
         ties: row.ranked.ties(),
         comparisons,
     })

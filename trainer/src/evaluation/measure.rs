@@ -11,8 +11,8 @@ use models::{Bert, DecoderOptions, Device, Encoder, EncoderOptions};
 use serde::Serialize;
 
 use super::plan::{Baseline, EvaluationPlan, Version, split_name};
-use super::{Ranked, embed_rounded, metrics, rank};
-use crate::baselines::{self, Bm25, EASE_MAX_ITEMS, Ease, Interactions, ItemKnn, Popular, Random};
+use super::{Ranked, embed_rounded, metrics, rank, recommender};
+use crate::baselines::{self, EASE_MAX_ITEMS};
 use crate::data::Dataset;
 use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
 use crate::train::{self, query, raw_histories, requests};
@@ -304,23 +304,14 @@ impl Work<'_> {
             }
             return Ok(());
         }
-        let (items, train) = (&self.dataset.items, || Interactions::of_train(self.dataset));
-        let (seed, count) = (self.plan.sampling.seed, items.len());
-        let recommender: Box<dyn baselines::Recommender> = match baseline {
-            Baseline::Random => Box::new(Random::new(count, seed)),
-            Baseline::Popular => Box::new(Popular::new(items)),
-            Baseline::ItemKnn => Box::new(ItemKnn::new(&train(), ItemKnn::NEIGHBOURS, ItemKnn::SHRINKAGE)),
-            Baseline::Ease if count > EASE_MAX_ITEMS => {
-                let reason = format!("{count} items are above the {EASE_MAX_ITEMS} for which its matrix is inverted");
-                self.skip(baseline, reason);
-                return Ok(());
-            }
-            Baseline::Ease => {
-                let ease = Ease::new(&train(), Ease::L2);
-                Box::new(ease.map_err(|error| TrainError::Mismatch(format!("ease: {error}")))?)
-            }
-            Baseline::Bm25 => Box::new(Bm25::new(items.iter().map(|item| item.text.as_str()))),
-            Baseline::Reference | Baseline::RawHistory => return Ok(()),
+        let count = self.dataset.items.len();
+        if baseline == Baseline::Ease && count > EASE_MAX_ITEMS {
+            let reason = format!("{count} items are above the {EASE_MAX_ITEMS} for which its matrix is inverted");
+            self.skip(baseline, reason);
+            return Ok(());
+        }
+        let Some(recommender) = recommender(baseline, self.dataset, self.plan.sampling.seed)? else {
+            return Ok(());
         };
         let first = self.plan.split.first_user(self.dataset);
         let ranked = baselines::rank(recommender.as_ref(), self.users(), first, self.top)?;

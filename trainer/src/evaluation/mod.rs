@@ -8,6 +8,7 @@ mod comparison;
 mod measure;
 mod output;
 mod plan;
+mod recommender;
 mod text;
 
 use eval_core::metrics::{Measure, Metric, MetricTable};
@@ -20,10 +21,11 @@ use crate::TrainError;
 use crate::reward;
 
 pub use checkpoint::{CheckpointChoice, checkpoint_folder};
-pub use comparison::{Evaluation, RowSummary, WrittenSummary, compare};
+pub use comparison::{Evaluation, RowSummary, WrittenSummary, bootstrap, compare, paired_tests};
 pub use measure::{Measured, Row, RowName, Skipped, Written, measure};
 pub use output::{EVALUATION_FILE, write_files};
 pub use plan::{Baseline, EvaluationPlan, Sampling, Version, Versions, split_name};
+pub use recommender::recommender;
 pub use text::tables;
 
 /// Measures of every table, in its order.

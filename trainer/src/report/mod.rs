@@ -3,6 +3,7 @@
 //! `RUN/report/` is readable at any time: the manifest is replaced, whole, after the files that it names are there. Ranks are
 //! those of the recorded f16 vectors, so whoever reads them ranks the same.
 
+mod baselines;
 mod describe;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,6 @@ use eval_core::report::{
     UserResult, write_json,
 };
 use eval_core::retrieval::EmbeddingStore;
-use eval_core::significance::{Bootstrap, paired_randomisation};
 use models::write_atomically;
 use serde::Serialize;
 
@@ -26,7 +26,7 @@ use crate::TrainError;
 use crate::checkpoint::read_json;
 use crate::config::TrainConfig;
 use crate::data::Dataset;
-use crate::evaluation::{Ranked, cutoffs, metrics};
+use crate::evaluation::{Ranked, bootstrap, cutoffs, metrics, paired_tests};
 use crate::rollout::Profile;
 
 pub use describe::describe_model;
@@ -34,9 +34,6 @@ pub use describe::describe_model;
 /// Records in a file: so that one loads in a moment over a slow line.
 const ITEMS_PER_FILE: usize = 500;
 const USERS_PER_FILE: usize = 100;
-
-/// Sign patterns drawn by a paired test of more users than can be enumerated.
-const PERMUTATIONS: usize = 10_000;
 
 /// Writes the report of a run on its val users.
 #[derive(Debug)]
@@ -47,6 +44,8 @@ pub struct ReportWriter {
     keeps_embeddings: bool,
     /// The first checkpoint's generated profiles, which later ones are tested against.
     first: Option<(String, MetricTable)>,
+    /// The baselines, which all checkpoints are tested against.
+    baselines: Vec<(String, MetricTable)>,
 }
 
 /// What was found at a checkpoint.
@@ -74,11 +73,11 @@ impl ReportWriter {
     /// The file that names all others.
     pub const MANIFEST: &'static str = "manifest.json";
 
-    /// Starts the report of `run` with its data, in place of an earlier one; `[language model, embedder]` are described by
+    /// Starts the report of `run` with its data and the baselines' rankings, in place of an earlier one; `[language model, embedder]` are described by
     /// [`describe_model`].
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written, or a baseline cannot be computed.
     pub fn create(run: &Path, config: &TrainConfig, dataset: &Dataset, models: [Model; 2]) -> Result<Self, TrainError> {
         let folder = run.join(Self::FOLDER);
         if folder.exists() {
@@ -86,8 +85,9 @@ impl ReportWriter {
         }
         create_folder(&folder)?;
         let manifest = Self::describe(config, dataset, models)?;
-        let report = Self::open(folder, config, manifest);
+        let mut report = Self::open(folder, config, manifest);
         report.write_data(dataset)?;
+        report.write_baselines(config, dataset)?;
         report.write_manifest()?;
         Ok(report)
     }
@@ -106,10 +106,12 @@ impl ReportWriter {
         let mut report = Self::open(run.join(Self::FOLDER), config, manifest);
         let described = Self::describe(config, dataset, models)?;
         report.manifest = Manifest {
+            baselines: std::mem::take(&mut report.manifest.baselines),
             checkpoints: std::mem::take(&mut report.manifest.checkpoints),
             ..described
         };
         report.first = report.read_first(config)?;
+        report.baselines = report.read_baselines(config)?;
         report.write_manifest()?;
         report.sweep()?;
         Ok(report)
@@ -122,6 +124,7 @@ impl ReportWriter {
             seed: config.run.seed,
             keeps_embeddings: config.evaluation.report_embeddings,
             first: None,
+            baselines: Vec::new(),
         }
     }
 
@@ -148,8 +151,14 @@ impl ReportWriter {
         let Some(checkpoint) = self.manifest.checkpoints.first() else {
             return Ok(None);
         };
+        let results = checkpoint.results.clone().unwrap_or_default();
+        Ok(Some((checkpoint.name.clone(), self.read_table(&results, config)?)))
+    }
+
+    /// The metrics a user of what was recorded.
+    fn read_table(&self, results: &Chunks, config: &TrainConfig) -> Result<MetricTable, TrainError> {
         let mut table = MetricTable::new(metrics(&cutoffs(&config.evaluation.cutoffs())?));
-        for file in checkpoint.results.iter().flat_map(|chunks| &chunks.files) {
+        for file in &results.files {
             let chunk: ResultChunk = read_json(&self.folder.join(file))?;
             for result in &chunk.results {
                 let ranks = result
@@ -159,7 +168,7 @@ impl ReportWriter {
                 table.push_mean(&ranks.collect::<Result<Vec<_>, _>>()?);
             }
         }
-        Ok(Some((checkpoint.name.clone(), table)))
+        Ok(table)
     }
 
     /// The report as it stands.
@@ -208,10 +217,7 @@ impl ReportWriter {
             results: results.to_vec(),
         })?;
         let embeddings = self.write_embeddings(&stem, evaluated.vectors)?;
-        let bootstrap = Bootstrap {
-            seed: self.seed,
-            ..Bootstrap::default()
-        };
+        let bootstrap = bootstrap(self.seed);
         let checkpoint = Checkpoint {
             name: name.to_owned(),
             update: evaluated.update,
@@ -258,25 +264,17 @@ impl ReportWriter {
         remove_others(&self.folder.join("checkpoints"), &named)
     }
 
-    /// Paired tests of the generated profiles with the reference profiles and with the first checkpoint's.
+    /// Paired tests of the generated profiles with the reference profiles, with the first checkpoint's and with the baselines.
     fn comparisons(&self, evaluated: &Evaluated<'_>) -> Result<Vec<Comparison>, TrainError> {
         let table = evaluated.generated.1;
         let mut partners = vec![("reference", evaluated.reference.1)];
         if let Some((name, first)) = self.first.as_ref().filter(|(name, _)| name != evaluated.name) {
             partners.push((name, first));
         }
+        partners.extend(self.baselines.iter().map(|(name, table)| (name.as_str(), table)));
         let mut comparisons = Vec::new();
         for (with, other) in partners {
-            for &metric in table.metrics() {
-                if let (Some(ours), Some(theirs)) = (table.column(metric), other.column(metric)) {
-                    let test = paired_randomisation(ours, theirs, PERMUTATIONS, self.seed)?;
-                    comparisons.push(Comparison {
-                        with: with.to_owned(),
-                        metric,
-                        test,
-                    });
-                }
-            }
+            comparisons.extend(paired_tests(table, with, other, self.seed)?);
         }
         Ok(comparisons)
     }

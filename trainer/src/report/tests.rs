@@ -20,6 +20,7 @@ fn writer(folder: &Path, keeps_embeddings: bool) -> ReportWriter {
         seed: 1,
         keeps_embeddings,
         first: None,
+        baselines: Vec::new(),
     }
 }
 
