@@ -102,7 +102,8 @@ fn killed(dataset: &Path, run: &Path, delays: impl IntoIterator<Item = Duration>
     assert!(done, "{output}");
 }
 
-fn kill_trials(trials: u32) {
+/// `trials` runs killed at moments spread over the whole run, as many at a time as `workers`.
+fn kill_trials(trials: u32, workers: u32) {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let first = folder.path().join("undisturbed");
@@ -111,27 +112,35 @@ fn kill_trials(trials: u32) {
     assert!(done, "{output}");
     let whole_run = start.elapsed();
     let undisturbed = contents(&first);
-    for trial in 0..trials {
+    let try_one = |trial: u32| {
         let run = folder.path().join(format!("trial-{trial}"));
-        // One or two kills at moments spread over the whole run.
+        // One or two kills.
         let words = philox([trial, 0, 0, 0], [2024, 11]);
         let moment = |word: u32| whole_run.mul_f64(f64::from(word) / f64::from(u32::MAX));
         let delays = [moment(words[0]), moment(words[1])];
         killed(&dataset, &run, delays.into_iter().take(1 + trial as usize % 2));
         assert_same(&run, &undisturbed, &format!("trial {trial}, killed after {delays:?}"));
         fs::remove_dir_all(&run).unwrap();
-    }
+    };
+    std::thread::scope(|scope| {
+        let share = |worker: u32| (worker..trials).step_by(workers as usize);
+        for worker in 0..workers {
+            let trials = share(worker);
+            scope.spawn(|| trials.for_each(&try_one));
+        }
+    });
 }
 
 #[test]
 fn a_killed_run_goes_on_to_the_same_end() {
-    kill_trials(5);
+    kill_trials(5, 2);
 }
 
 #[test]
 #[ignore = "a hundred runs: minutes"]
 fn a_hundred_killed_runs_go_on_to_the_same_end() {
-    kill_trials(100);
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    kill_trials(100, (processors as u32 / 2).max(2));
 }
 
 /// Waits until `path` is there.
@@ -175,13 +184,14 @@ fn a_second_signal_ends_a_run_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
     let run = folder.path().join("run");
-    // Profiles this long take far longer to write than the time between the two signals, and are not interrupted by the first.
+    // Profiles this long take far longer to write than the time between two signals, and are not interrupted by the first.
     let long = [("--response_length", "3000"), ("--num_iterations", "50")];
     let mut child = train(&dataset, &run, &long).spawn().unwrap();
-    wait_for(&run.join("config.toml"), &mut child);
-    for _ in 0..2 {
+    wait_for(&run.join("report/manifest.json"), &mut child);
+    // Signals that arrive together may count as one: they come until the run has ended.
+    while child.try_wait().unwrap().is_none() {
         signal(&child, "-INT");
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

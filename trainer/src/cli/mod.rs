@@ -10,6 +10,7 @@ mod export;
 mod export_dataset;
 mod launch;
 mod logprob;
+mod memory;
 mod metrics;
 mod prepare;
 mod profile;
@@ -55,6 +56,27 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
+impl Command {
+    /// Whether models run in this process.
+    fn computes(&self) -> bool {
+        match self {
+            Self::Train(_)
+            | Self::Evaluate(_)
+            | Self::Profile(_)
+            | Self::Logprob(_)
+            | Self::Embed(_)
+            | Self::Bench(_)
+            | Self::Demo(_) => true,
+            Self::Prepare(_)
+            | Self::ExportDataset(_)
+            | Self::Export(_)
+            | Self::Metrics(_)
+            | Self::Doctor(_)
+            | Self::Launch(_) => false,
+        }
+    }
+}
+
 /// A mistake in the command line or the environment, found after clap.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -85,6 +107,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
+    if command.computes() {
+        memory::keep_freed();
+    }
     match command {
         Command::Prepare(arguments) => prepare::run(*arguments),
         Command::ExportDataset(arguments) => export_dataset::run(arguments),
