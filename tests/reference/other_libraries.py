@@ -31,8 +31,7 @@ def load(folder):
     assert not info["missing_keys"] and not info["unexpected_keys"], info
     if adapter.is_file():
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # PEFT only warns of keys that are missing
-            warnings.filterwarnings("ignore", message=".*tie.*")
+            warnings.filterwarnings("error", message=".*missing.*")  # PEFT only warns of keys that it does not find
             model = peft.PeftModel.from_pretrained(model, folder)
     return model.eval()
 
