@@ -268,6 +268,17 @@ pub enum ErrorKind {
         found: String,
     },
 
+    /// A file of a text index that is damaged.
+    #[error("text index, byte {place}: expected {expected}, found {found}; the file is damaged: copy the report again")]
+    TextIndex {
+        /// The byte, counted from 0.
+        place: usize,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+
     /// Reading or writing failed.
     #[error("reading or writing failed: {source}")]
     Io {

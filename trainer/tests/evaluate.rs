@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use eval_core::Cutoff;
 use eval_core::report::{
-    Baseline, Checkpoint, F16File, ItemChunk, Manifest, ResultChunk, UserChunk, read_chunk, read_manifest,
+    Baseline, Checkpoint, F16File, IndexFile, ItemChunk, Manifest, ResultChunk, TextIndex, UserChunk, read_chunk,
+    read_manifest,
 };
 use eval_core::retrieval::{EmbeddingStore, Query, Retriever};
 use serde_json::Value;
@@ -443,6 +445,7 @@ fn a_run_leaves_a_report_behind() {
     let run = place.trained();
     its_baselines_are_those_of_evaluate(&run, &place.dataset);
     its_vectors_rank_as_recorded(&run);
+    its_indexes_find_what_its_texts_hold(&run);
     it_keeps_the_vectors_of_the_best_and_the_last_checkpoint_alone(&run);
     its_metrics_are_those_of_the_log(&run);
     it_describes_the_models_and_hides_where_they_lay(&run);
@@ -550,6 +553,64 @@ fn its_vectors_rank_as_recorded(run: &Path) {
         }
     }
     assert!((1..=2).contains(&with_vectors));
+}
+
+/// Every word of every history and every profile, against a search of all texts.
+fn its_indexes_find_what_its_texts_hold(run: &Path) {
+    let manifest = report_manifest(run);
+    let items = manifest
+        .items
+        .files
+        .iter()
+        .flat_map(|file| chunk::<ItemChunk>(run, file).items);
+    let titles: Vec<String> = items.map(|item| item.title).collect();
+    let users = manifest
+        .users
+        .files
+        .iter()
+        .flat_map(|file| chunk::<UserChunk>(run, file).users);
+    let histories: Vec<Vec<String>> = users
+        .map(|user| {
+            let texts = user
+                .history
+                .into_iter()
+                .flat_map(|interaction| [titles[interaction.item as usize].clone(), interaction.review.unwrap()]);
+            texts.collect()
+        })
+        .collect();
+    assert_found(run, manifest.history_index.as_ref().unwrap(), &histories);
+    for checkpoint in &manifest.checkpoints {
+        let profiles: Vec<Vec<String>> = results(run, &manifest, checkpoint)
+            .into_iter()
+            .map(|result| result.generated.into_iter().filter_map(|found| found.profile).collect())
+            .collect();
+        assert_found(run, checkpoint.profile_index.as_ref().unwrap(), &profiles);
+    }
+}
+
+/// Looks up every word of the users' `texts` in `index`.
+fn assert_found(run: &Path, index: &TextIndex, texts: &[Vec<String>]) {
+    let words: Vec<BTreeSet<String>> = texts
+        .iter()
+        .map(|texts| texts.iter().flat_map(|text| eval_core::report::words(text)).collect())
+        .collect();
+    let files: Vec<IndexFile> = index
+        .files
+        .iter()
+        .map(|listed| IndexFile::parse(&fs::read(run.join("report").join(&listed.file)).unwrap(), texts.len()).unwrap())
+        .collect();
+    files
+        .iter()
+        .enumerate()
+        .for_each(|(place, file)| file.check(index, place).unwrap());
+    let all: BTreeSet<&String> = words.iter().flatten().collect();
+    assert!(!all.is_empty());
+    for word in all {
+        let having = (0..).zip(&words).filter(|(_, words)| words.contains(word));
+        let having: Vec<u32> = having.map(|(user, _)| user).collect();
+        let place = index.files_for_word(word).next().unwrap();
+        assert_eq!(files[place].lookup(word), having, "{word}");
+    }
 }
 
 fn it_keeps_the_vectors_of_the_best_and_the_last_checkpoint_alone(run: &Path) {

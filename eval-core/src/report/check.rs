@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Checkpoint, Chunks, F16File, Manifest, check_version};
+use super::{Checkpoint, Chunks, F16File, Manifest, TextIndex, check_version};
 use crate::{Error, ErrorKind};
 
 impl Manifest {
     /// Whether the manifest is of this version and agrees with itself: file names stay in the report's folder, chunks
-    /// cover their records, checkpoints and baselines have names of their own, checkpoints ascend, shapes fit.
+    /// cover their records, checkpoints and baselines have names of their own, checkpoints ascend, shapes fit, and files of
+    /// text indexes ascend by their words.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownSchema`], or [`ErrorKind::Inconsistent`] with the field.
@@ -16,6 +17,7 @@ impl Manifest {
         check_version(u64::from(self.schema_version))?;
         check_chunks("items", &self.items)?;
         check_chunks("users", &self.users)?;
+        check_text_index("history_index", self.history_index.as_ref())?;
         self.check_baselines()?;
         let mut names = BTreeSet::new();
         let mut update = 0;
@@ -27,6 +29,7 @@ impl Manifest {
             }
             update = checkpoint.update;
             self.check_results(checkpoint.results.as_ref(), &field("results"))?;
+            check_text_index(&field("profile_index"), checkpoint.profile_index.as_ref())?;
             self.check_embeddings(checkpoint, &field)?;
         }
         Ok(())
@@ -106,6 +109,21 @@ fn check_chunks(field: &str, chunks: &Chunks) -> Result<(), Error> {
         .try_for_each(|(place, file)| check_file(format!("{field}.files[{place}]"), file))
 }
 
+/// A word is looked for in the last file that does not begin after it.
+fn check_text_index(field: &str, index: Option<&TextIndex>) -> Result<(), Error> {
+    let mut before = "";
+    for (place, listed) in index.iter().flat_map(|index| &index.files).enumerate() {
+        let field = |name: &str| format!("{field}.files[{place}].{name}");
+        check_file(field("file"), &listed.file)?;
+        if listed.first.as_str() <= before {
+            let (expected, found) = (format!("a word after {before:?}"), format!("{:?}", listed.first));
+            return inconsistent(field("first"), &expected, &found);
+        }
+        before = &listed.first;
+    }
+    Ok(())
+}
+
 /// A report may come from anyone, so a file name must not lead out of its folder or to another host.
 fn check_file(field: String, file: &str) -> Result<(), Error> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
@@ -128,7 +146,7 @@ pub(super) fn expect<T: PartialEq + Display>(field: String, expected: &T, found:
     }
 }
 
-fn inconsistent<T>(field: String, expected: &dyn Display, found: &dyn Display) -> Result<T, Error> {
+pub(super) fn inconsistent<T>(field: String, expected: &dyn Display, found: &dyn Display) -> Result<T, Error> {
     Err(ErrorKind::Inconsistent {
         field,
         expected: expected.to_string(),
@@ -140,7 +158,7 @@ fn inconsistent<T>(field: String, expected: &dyn Display, found: &dyn Display) -
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Baseline, Embeddings, read_manifest, write_json};
+    use super::super::{Baseline, Embeddings, TextIndexFile, read_manifest, write_json};
     use super::*;
 
     fn manifest() -> Manifest {
@@ -149,9 +167,18 @@ mod tests {
             rows,
             dims: 8,
         };
+        let words = |firsts: [&str; 2]| TextIndex {
+            files: firsts
+                .map(|first| TextIndexFile {
+                    file: "words.bin".into(),
+                    first: first.into(),
+                })
+                .to_vec(),
+        };
         Manifest {
             items: Chunks::in_files("items", 5, 2),
             users: Chunks::in_files("users", 3, 2),
+            history_index: Some(words(["b", "é"])),
             baselines: vec![Baseline {
                 name: "random".into(),
                 results: Some(Chunks::in_files("random", 3, 2)),
@@ -162,6 +189,7 @@ mod tests {
                 update: 1,
                 profiles_per_user: 2,
                 results: Some(Chunks::in_files("update-1/results", 3, 2)),
+                profile_index: Some(words(["a", "m"])),
                 embeddings: Some(Embeddings {
                     items: file("update-1/items.f16", 5),
                     profiles: file("update-1/profiles.f16", 6),
@@ -188,6 +216,18 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_without_indexes_and_results_of_baselines_reads() {
+        let mut json = serde_json::to_value(manifest()).unwrap();
+        let remove = |value: &mut serde_json::Value, field: &str| value.as_object_mut().unwrap().remove(field).unwrap();
+        remove(&mut json, "history_index");
+        remove(&mut json["baselines"][0], "results");
+        remove(&mut json["checkpoints"][0], "profile_index");
+        let read = read_manifest(json.to_string().as_bytes()).unwrap();
+        assert_eq!((read.history_index, &read.baselines[0].results), (None, &None));
+        assert_eq!(read.checkpoints[0].profile_index, None);
+    }
+
+    #[test]
     fn another_version_is_refused_before_its_fields() {
         let error = read_manifest(r#"{"schema_version": 2, "other": []}"#.as_bytes()).unwrap_err();
         assert!(error.to_string().contains("use a newer langptune"), "{error}");
@@ -210,6 +250,14 @@ mod tests {
         ] {
             let message = message(|manifest| manifest.items.files[1] = file.into());
             assert!(message.starts_with("items.files[1]: expected a path"), "{message}");
+            let message = self::message(|manifest| {
+                let index = manifest.history_index.as_mut();
+                index.unwrap().files[0].file = file.into();
+            });
+            assert!(
+                message.starts_with("history_index.files[0].file: expected a path"),
+                "{message}"
+            );
         }
     }
 
@@ -230,6 +278,14 @@ mod tests {
         );
         let fewer = message(|manifest| manifest.baselines[0].results = Some(Chunks::in_files("random", 2, 2)));
         assert_eq!(fewer, "baselines[0].results.count: expected 3, found 2");
+        let again = message(|manifest| {
+            let index = manifest.checkpoints[0].profile_index.as_mut();
+            index.unwrap().files[1].first = "a".into();
+        });
+        assert_eq!(
+            again,
+            "checkpoints[0].profile_index.files[1].first: expected a word after \"a\", found \"a\""
+        );
         let rows = message(|manifest| manifest.checkpoints[0].profiles_per_user = 3);
         assert_eq!(rows, "checkpoints[0].embeddings.profiles.rows: expected 9, found 6");
         let earlier = message(|manifest| {

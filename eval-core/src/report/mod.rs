@@ -2,8 +2,9 @@
 //!
 //! A report is a folder. `manifest.json` ([`Manifest`]) says what the run was, holds the metric tables, and names all
 //! other files: chunks of items ([`ItemChunk`]), users ([`UserChunk`]) and, for each checkpoint, what was found for the
-//! users ([`ResultChunk`]), each small enough to load on demand; and embeddings as little-endian f16
-//! ([`EmbeddingStore::read_f16`](crate::retrieval::EmbeddingStore::read_f16)). A record's place in its list is its number:
+//! users ([`ResultChunk`]), each small enough to load on demand; embeddings as little-endian f16
+//! ([`EmbeddingStore::read_f16`](crate::retrieval::EmbeddingStore::read_f16)); and the words of texts, to search them
+//! ([`TextIndex`]). A record's place in its list is its number:
 //! item 7 is the eighth record over all item chunks, and [`Chunks::locate`] says where that is.
 //!
 //! [`read_manifest`] refuses another version of the schema before anything else, and a manifest that contradicts itself.
@@ -30,8 +31,12 @@
 
 mod check;
 mod chunk;
+mod text_index;
 
 pub use chunk::{Found, Interaction, Item, ItemChunk, ResultChunk, User, UserChunk, UserResult};
+pub use text_index::{
+    INDEX_FILE_BYTES, IndexBuilder, IndexFile, TextIndex, TextIndexFile, users_in_all, users_in_any, words,
+};
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -73,6 +78,9 @@ pub struct Manifest {
     pub items: Chunks,
     /// The users of the split, [`UserChunk`] files.
     pub users: Chunks,
+    /// The words of each user's history, titles and reviews: [`IndexFile`]s; `None` where there is nothing to search.
+    #[serde(default)]
+    pub history_index: Option<TextIndex>,
     /// Rankings that need no profile, or no training.
     pub baselines: Vec<Baseline>,
     /// The checkpoints, by ascending update.
@@ -94,6 +102,7 @@ impl Default for Manifest {
             config: BTreeMap::new(),
             items: Chunks::default(),
             users: Chunks::default(),
+            history_index: None,
             baselines: Vec::new(),
             checkpoints: Vec::new(),
         }
@@ -198,6 +207,9 @@ pub struct Checkpoint {
     pub comparisons: Vec<Comparison>,
     /// What was found for each user, [`ResultChunk`] files; `None` where only the metrics were kept.
     pub results: Option<Chunks>,
+    /// The words of all of each user's generated profiles: [`IndexFile`]s; `None` where there is nothing to search.
+    #[serde(default)]
+    pub profile_index: Option<TextIndex>,
     /// The vectors that the recorded ranks are of; `None` where they were not kept.
     pub embeddings: Option<Embeddings>,
 }

@@ -77,15 +77,14 @@ impl Recommender for Bm25 {
     }
 }
 
-/// The terms of a text: runs of letters and digits, in lower case. No stemming, no stop words.
+/// The terms of a text: its [words](eval_core::report::words), runs of letters and digits in lower case. No stemming, no stop
+/// words.
 ///
 /// ```
 /// assert_eq!(trainer::baselines::terms("The Matrix (1999), Part_2").collect::<Vec<_>>(), ["the", "matrix", "1999", "part", "2"]);
 /// ```
 pub fn terms(text: &str) -> impl Iterator<Item = String> {
-    text.split(|letter: char| !letter.is_alphanumeric())
-        .filter(|run| !run.is_empty())
-        .map(str::to_lowercase)
+    eval_core::report::words(text)
 }
 
 /// The terms of `text` with their counts, by term; new terms are numbered.

@@ -7,6 +7,7 @@ mod baselines;
 mod describe;
 #[cfg(test)]
 mod tests;
+mod text_index;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -87,6 +88,7 @@ impl ReportWriter {
         let manifest = Self::describe(config, dataset, models)?;
         let mut report = Self::open(folder, config, manifest);
         report.write_data(dataset)?;
+        report.manifest.history_index = Some(report.write_history_index(dataset)?);
         report.write_baselines(config, dataset)?;
         report.write_manifest()?;
         Ok(report)
@@ -106,6 +108,7 @@ impl ReportWriter {
         let mut report = Self::open(run.join(Self::FOLDER), config, manifest);
         let described = Self::describe(config, dataset, models)?;
         report.manifest = Manifest {
+            history_index: report.manifest.history_index.take(),
             baselines: std::mem::take(&mut report.manifest.baselines),
             checkpoints: std::mem::take(&mut report.manifest.checkpoints),
             ..described
@@ -216,6 +219,7 @@ impl ReportWriter {
             first,
             results: results.to_vec(),
         })?;
+        let profile_index = self.write_profile_index(&stem, evaluated)?;
         let embeddings = self.write_embeddings(&stem, evaluated.vectors)?;
         let bootstrap = bootstrap(self.seed);
         let checkpoint = Checkpoint {
@@ -228,6 +232,7 @@ impl ReportWriter {
             ties: evaluated.generated.0.ties(),
             comparisons: self.comparisons(evaluated)?,
             results: Some(chunks),
+            profile_index: Some(profile_index),
             embeddings: Some(embeddings),
         };
         self.manifest.checkpoints.retain(|other| other.name != name);
@@ -258,8 +263,10 @@ impl ReportWriter {
         let mut named: BTreeSet<PathBuf> = BTreeSet::new();
         for checkpoint in checkpoints {
             let results = checkpoint.results.iter().flat_map(|chunks| chunks.files.clone());
+            let words = checkpoint.profile_index.iter().flat_map(|index| &index.files);
+            let words = words.map(|listed| listed.file.clone());
             let vectors = checkpoint.embeddings.iter().flat_map(vectors).flatten();
-            named.extend(results.chain(vectors).map(|file| self.folder.join(file)));
+            named.extend(results.chain(words).chain(vectors).map(|file| self.folder.join(file)));
         }
         remove_others(&self.folder.join("checkpoints"), &named)
     }

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
+use eval_core::Cutoff;
 use eval_core::metrics::Metric;
+use eval_core::report::{IndexFile, read_manifest};
 use eval_core::retrieval::{Query, Retriever, Similarity};
-use eval_core::{Cutoff, report::read_manifest};
 
 use super::*;
 use crate::evaluation;
@@ -129,4 +130,23 @@ fn a_checkpoint_written_again_replaces_the_first() {
     assert_eq!(names, ["update-000000", "update-000004"]);
     assert_eq!(best(&writer.manifest.checkpoints), Some(1));
     assert_eq!(kept(folder.path()), [false, true]);
+}
+
+#[test]
+fn words_of_profiles_stay_with_their_checkpoint_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path(), false);
+    add(&mut writer, 1, AWAY);
+    let stray = folder.path().join("checkpoints/update-000000/profile-words-1.bin");
+    fs::write(&stray, "").unwrap();
+    add(&mut writer, 2, AWAY);
+    assert!(!stray.exists());
+    for checkpoint in &writer.manifest.checkpoints {
+        let listed = &checkpoint.profile_index.as_ref().unwrap().files;
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].first, "axes");
+        let file = fs::read(folder.path().join(&listed[0].file)).unwrap();
+        let file = IndexFile::parse(&file, 1).unwrap();
+        assert_eq!((file.lookup("likes"), file.lookup("profile")), (&[0][..], &[][..]));
+    }
 }
