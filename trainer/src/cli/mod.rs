@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
     match run(Cli::parse_from(arguments).command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", with_causes(&error));
             let usage = error.is::<UsageError>() || error.is::<ConfigError>();
             if usage {
                 ExitCode::from(USAGE)
@@ -104,6 +104,20 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// An error and its causes, but for those that the text before has said already.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -133,5 +147,19 @@ fn print(text: &str) -> anyhow::Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_said_already_is_not_said_again() {
+        let source = || io::Error::other("no room");
+        let said = anyhow::Error::from(crate::TrainError::io("run", source()));
+        assert_eq!(with_causes(&said), "run: no room");
+        let unsaid = anyhow::Error::from(source()).context("cannot write run");
+        assert_eq!(with_causes(&unsaid), "cannot write run: no room");
     }
 }

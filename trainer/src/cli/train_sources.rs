@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::UsageError;
 use super::train::{RunControl, TrainArgs};
-use crate::config::{self, Layer, Source, TrainConfig, variable_name};
+use crate::config::{self, ConfigError, Layer, Source, TrainConfig, variable_name};
 
 /// The configuration that command line, environment and file make together, and what holds for this call alone.
 ///
@@ -29,6 +29,7 @@ pub(super) fn resolve(
     if let Some(path) = both("config").and_then(Value::as_str) {
         layers.push(Layer::from_file(Path::new(path))?);
     }
+    let mut no_run = None;
     if yes("resume") {
         if yes("overwrite") {
             return Err(
@@ -41,6 +42,8 @@ pub(super) fn resolve(
         let saved = Path::new(output).join(TrainConfig::FILE_NAME);
         if saved.is_file() {
             layers.push(Layer::from_file(&saved)?);
+        } else {
+            no_run = Some(output);
         }
     }
     layers.push(layer(Source::Environment, variables.clone())?);
@@ -56,7 +59,15 @@ pub(super) fn resolve(
         watchdog_secs: count("watchdog_secs"),
         print_config: yes("print_config"),
     };
-    Ok((config::resolve(&layers)?, control))
+    // A run that was killed before it had written its configuration begins anew, by the flags that it was given.
+    match (config::resolve(&layers), no_run) {
+        (Err(ConfigError::Missing { .. }), Some(output)) => Err(UsageError::new(format!(
+            "{output}: there is no run to go on with ({} is missing); to start one give --dataset and the other settings",
+            TrainConfig::FILE_NAME
+        ))
+        .into()),
+        (resolved, _) => Ok((resolved?, control)),
+    }
 }
 
 fn layer(source: Source, mut flags: Table) -> Result<Layer, UsageError> {

@@ -40,6 +40,10 @@ impl FromStr for CheckpointChoice {
 /// When it is not there, with those that are; for the best, when the run's report cannot be read or has no metrics.
 pub fn checkpoint_folder(run: &Path, choice: &CheckpointChoice) -> Result<PathBuf, TrainError> {
     let folder = run.join("checkpoints");
+    if !folder.is_dir() {
+        let message = format!("{}: there is no run in this folder, for it has no folder checkpoints", run.display());
+        return Err(TrainError::Mismatch(message));
+    }
     let names = names_in(&folder)?;
     let name = match choice {
         CheckpointChoice::Last => names.last().cloned(),
