@@ -24,7 +24,7 @@ pub use burn::tensor::Device;
 pub use decoder::{Decoder, DecoderOptions, LoraConfig, LoraTarget, Merged, TrainedPart};
 pub use encoder::{Bert, Encoder, EncoderOptions, Pooling};
 pub use error::ModelError;
-pub use files::{CheckpointReader, Dtype, NamedTensor, write_atomically, write_safetensors};
+pub use files::{CheckpointReader, Dtype, NamedTensor, replace_file, write_atomically, write_safetensors};
 pub use initial::{write_initial_decoder, write_initial_encoder};
 pub use language_model::{LanguageModel, Policy, Scores, TrackedScores, Trunk};
 pub use optimizer::{Adam, AdamConfig, Moments};

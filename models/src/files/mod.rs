@@ -5,4 +5,4 @@ mod write;
 
 pub use read::{CheckpointReader, Dtype};
 pub(crate) use write::write_parameters;
-pub use write::{NamedTensor, write_atomically, write_safetensors};
+pub use write::{NamedTensor, replace_file, write_atomically, write_safetensors};

@@ -176,11 +176,20 @@ fn write_values(out: &mut dyn Write, values: &[f32], dtype: Dtype) -> io::Result
     Ok(())
 }
 
-/// Writes a file beside its place, flushes it to the disk and renames it: readers see the old file or the whole new one.
+/// Writes a file as [`replace_file`] does, with the path in the error.
 ///
 /// # Errors
 /// When any step fails; the temporary file is removed.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ModelError> {
+    replace_file(path, write).map_err(|source| ModelError::io(path, source))
+}
+
+/// Writes a file beside its place, flushes it to the disk and renames it: readers see the old file or the whole new one. The
+/// temporary name is always the same, so that the next attempt replaces what a killed one left.
+///
+/// # Errors
+/// When any step fails; the temporary file is removed.
+pub fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.tmp"));
     let result = (|| {
@@ -191,10 +200,9 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
             .sync_all()?;
         fs::rename(&temporary, path)
     })();
-    result.map_err(|source| {
+    result.inspect_err(|_| {
         // The first error is the one to report; a leftover that cannot be removed changes nothing about it.
         let _ = fs::remove_file(&temporary);
-        ModelError::io(path, source)
     })
 }
 

@@ -20,10 +20,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use models::replace_file;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::log::{LogPosition, write_atomically};
+use crate::log::LogPosition;
 
 pub use lock::RunLock;
 
@@ -241,7 +242,7 @@ pub fn prune(run: &Path, last: Option<usize>, best: &[String]) -> Result<(), Tra
 /// Writes a record as JSON, under a temporary name until whole.
 pub(crate) fn write_json(path: &Path, record: &impl Serialize) -> Result<(), TrainError> {
     let bytes = serde_json::to_vec(record).map_err(|error| TrainError::io(path, error.into()))?;
-    write_atomically(path, &bytes).map_err(|source| TrainError::io(path, source))
+    replace_file(path, |out| out.write_all(&bytes)).map_err(|source| TrainError::io(path, source))
 }
 
 /// Reads a record that [`write_json`] wrote.
@@ -254,7 +255,7 @@ pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Tr
 pub(crate) fn write_cbor(path: &Path, record: &impl Serialize) -> Result<(), TrainError> {
     let mut bytes = Vec::new();
     ciborium::into_writer(record, &mut bytes).map_err(|error| TrainError::io(path, io::Error::other(error)))?;
-    write_atomically(path, &bytes).map_err(|source| TrainError::io(path, source))
+    replace_file(path, |out| out.write_all(&bytes)).map_err(|source| TrainError::io(path, source))
 }
 
 /// Reads a record that [`write_cbor`] wrote.

@@ -263,7 +263,7 @@ impl TrainConfig {
     pub fn save(&self, folder: &Path) -> Result<(), ConfigError> {
         let path = folder.join(Self::FILE_NAME);
         let text = self.to_toml()?;
-        crate::log::write_atomically(&path, text.as_bytes()).map_err(|error| ConfigError::Write {
+        models::replace_file(&path, |out| out.write_all(text.as_bytes())).map_err(|error| ConfigError::Write {
             reason: format!("{}: {error}", path.display()),
         })
     }

@@ -41,7 +41,10 @@ impl FromStr for CheckpointChoice {
 pub fn checkpoint_folder(run: &Path, choice: &CheckpointChoice) -> Result<PathBuf, TrainError> {
     let folder = run.join("checkpoints");
     if !folder.is_dir() {
-        let message = format!("{}: there is no run in this folder, for it has no folder checkpoints", run.display());
+        let message = format!(
+            "{}: there is no run in this folder, for it has no folder checkpoints",
+            run.display()
+        );
         return Err(TrainError::Mismatch(message));
     }
     let names = names_in(&folder)?;

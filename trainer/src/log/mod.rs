@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use models::replace_file;
 use serde::{Deserialize, Serialize};
 
 use event::EventWriter;
@@ -171,29 +172,10 @@ impl Logger {
             })?;
             text.push(b'\n');
         }
-        write_atomically(&path, &text).map_err(io_error("write", &path))?;
+        replace_file(&path, |out| out.write_all(&text)).map_err(io_error("write", &path))?;
         let shown = rows.get(..SAMPLE_ROWS_IN_EVENTS).unwrap_or(rows);
         self.events.text(now(), step, "samples", &markdown_table(shown))
     }
-}
-
-/// Writes `bytes` under a temporary name beside `path`, then renames: whoever reads `path` sees the old or the new
-/// content, never a part.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".langptune-").suffix(".tmp");
-    // Temporary files are private by default; a result is as open as the user's mask allows.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
