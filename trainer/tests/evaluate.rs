@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 
 use eval_core::Cutoff;
 use eval_core::report::{
-    Baseline, Checkpoint, F16File, IndexFile, ItemChunk, Manifest, ResultChunk, TextIndex, UserChunk, read_chunk,
-    read_manifest,
+    Baseline, Checkpoint, Curves, F16File, IndexFile, ItemChunk, Manifest, ResultChunk, TextIndex, UserChunk,
+    read_chunk, read_manifest,
 };
 use eval_core::retrieval::{EmbeddingStore, Query, Retriever};
 use serde_json::Value;
@@ -448,6 +448,7 @@ fn a_run_leaves_a_report_behind() {
     its_indexes_find_what_its_texts_hold(&run);
     it_keeps_the_vectors_of_the_best_and_the_last_checkpoint_alone(&run);
     its_metrics_are_those_of_the_log(&run);
+    its_curves_are_those_of_the_log(&run);
     it_describes_the_models_and_hides_where_they_lay(&run);
 }
 
@@ -649,6 +650,31 @@ fn it_keeps_the_vectors_of_the_best_and_the_last_checkpoint_alone(run: &Path) {
         files.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "f16")));
     }
     assert_eq!(files.len(), 3 * kept);
+}
+
+fn its_curves_are_those_of_the_log(run: &Path) {
+    let manifest = report_manifest(run);
+    let curves: Curves = chunk(run, manifest.curves.as_ref().unwrap());
+    curves.check().unwrap();
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let logged: Vec<Value> = log.lines().map(json).collect();
+    let mut names: Vec<&String> = logged
+        .iter()
+        .flat_map(|line| line.as_object().unwrap().keys())
+        .filter(|name| !["step", "wall_time"].contains(&name.as_str()))
+        .filter(|name| !name.starts_with("objective/gen_") && !name.starts_with("objective/ref_"))
+        .collect();
+    names.sort();
+    names.dedup();
+    let found: Vec<&String> = curves.curves.iter().map(|curve| &curve.name).collect();
+    assert_eq!(found, names);
+    for curve in &curves.curves {
+        let points = logged
+            .iter()
+            .filter_map(|line| Some((line["step"].as_u64().unwrap(), line.get(&curve.name)?.as_f64()?)));
+        let (steps, values): (Vec<u64>, Vec<f64>) = points.unzip();
+        assert_eq!((&curve.steps, &curve.values), (&steps, &values), "{}", curve.name);
+    }
 }
 
 fn its_metrics_are_those_of_the_log(run: &Path) {

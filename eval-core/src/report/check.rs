@@ -18,6 +18,9 @@ impl Manifest {
         check_chunks("items", &self.items)?;
         check_chunks("users", &self.users)?;
         check_text_index("history_index", self.history_index.as_ref())?;
+        if let Some(curves) = &self.curves {
+            check_file("curves".to_owned(), curves)?;
+        }
         self.check_baselines()?;
         let mut names = BTreeSet::new();
         let mut update = 0;
@@ -81,7 +84,7 @@ impl Manifest {
 }
 
 /// Comparisons name what they compare with, so a name must not stand for two.
-fn check_name<'a>(field: String, name: &'a str, names: &mut BTreeSet<&'a str>) -> Result<(), Error> {
+pub(super) fn check_name<'a>(field: String, name: &'a str, names: &mut BTreeSet<&'a str>) -> Result<(), Error> {
     match names.insert(name) {
         true => Ok(()),
         false => inconsistent(field, &"a name of its own", &format_args!("{name:?} again")),
@@ -125,7 +128,7 @@ fn check_text_index(field: &str, index: Option<&TextIndex>) -> Result<(), Error>
 }
 
 /// A report may come from anyone, so a file name must not lead out of its folder or to another host.
-fn check_file(field: String, file: &str) -> Result<(), Error> {
+pub(super) fn check_file(field: String, file: &str) -> Result<(), Error> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     match file.chars().all(allowed) && file.split('/').all(plain) {
@@ -179,6 +182,7 @@ mod tests {
             items: Chunks::in_files("items", 5, 2),
             users: Chunks::in_files("users", 3, 2),
             history_index: Some(words(["b", "é"])),
+            curves: Some("curves.json".into()),
             baselines: vec![Baseline {
                 name: "random".into(),
                 results: Some(Chunks::in_files("random", 3, 2)),
@@ -216,15 +220,45 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_without_indexes_and_results_of_baselines_reads() {
+    fn a_manifest_lists_all_files_of_its_report_once() {
+        let mut manifest = manifest();
+        let embeddings = manifest.checkpoints[0].embeddings.as_mut().unwrap();
+        embeddings.references = Some(F16File {
+            file: "update-1/references.f16".into(),
+            ..embeddings.items.clone()
+        });
+        let expected = [
+            "curves.json",
+            "items-0.json",
+            "items-1.json",
+            "items-2.json",
+            "random-0.json",
+            "random-1.json",
+            "update-1/items.f16",
+            "update-1/profiles.f16",
+            "update-1/references.f16",
+            "update-1/results-0.json",
+            "update-1/results-1.json",
+            "users-0.json",
+            "users-1.json",
+            "words.bin",
+        ];
+        assert_eq!(manifest.files().into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_manifest_without_what_was_added_later_reads() {
         let mut json = serde_json::to_value(manifest()).unwrap();
         let remove = |value: &mut serde_json::Value, field: &str| value.as_object_mut().unwrap().remove(field).unwrap();
         remove(&mut json, "history_index");
+        remove(&mut json, "curves");
+        remove(&mut json, "redacted");
         remove(&mut json["baselines"][0], "results");
         remove(&mut json["checkpoints"][0], "profile_index");
         let read = read_manifest(json.to_string().as_bytes()).unwrap();
         assert_eq!((read.history_index, &read.baselines[0].results), (None, &None));
-        assert_eq!(read.checkpoints[0].profile_index, None);
+        assert_eq!((&read.checkpoints[0].profile_index, &read.curves), (&None, &None));
+        assert!(!read.redacted);
     }
 
     #[test]
@@ -250,6 +284,8 @@ mod tests {
         ] {
             let message = message(|manifest| manifest.items.files[1] = file.into());
             assert!(message.starts_with("items.files[1]: expected a path"), "{message}");
+            let message = self::message(|manifest| manifest.curves = Some(file.into()));
+            assert!(message.starts_with("curves: expected a path"), "{message}");
             let message = self::message(|manifest| {
                 let index = manifest.history_index.as_mut();
                 index.unwrap().files[0].file = file.into();

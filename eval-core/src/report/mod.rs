@@ -4,8 +4,9 @@
 //! other files: chunks of items ([`ItemChunk`]), users ([`UserChunk`]) and, for each checkpoint, what was found for the
 //! users ([`ResultChunk`]), each small enough to load on demand; embeddings as little-endian f16
 //! ([`EmbeddingStore::read_f16`](crate::retrieval::EmbeddingStore::read_f16)); and the words of texts, to search them
-//! ([`TextIndex`]). A record's place in its list is its number:
-//! item 7 is the eighth record over all item chunks, and [`Chunks::locate`] says where that is.
+//! ([`TextIndex`]); and what was logged by update ([`Curves`]). A record's place in its list is its number:
+//! item 7 is the eighth record over all item chunks, and [`Chunks::locate`] says where that is. Which reports lie beside a
+//! viewer is another file's matter ([`Runs`]).
 //!
 //! [`read_manifest`] refuses another version of the schema before anything else, and a manifest that contradicts itself.
 //!
@@ -31,14 +32,18 @@
 
 mod check;
 mod chunk;
+mod curves;
+mod runs;
 mod text_index;
 
 pub use chunk::{Found, Interaction, Item, ItemChunk, ResultChunk, User, UserChunk, UserResult};
+pub use curves::{Curve, Curves};
+pub use runs::{RunPlace, Runs};
 pub use text_index::{
     INDEX_FILE_BYTES, IndexBuilder, IndexFile, TextIndex, TextIndexFile, users_in_all, users_in_any, words,
 };
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 
 use serde::de::DeserializeOwned;
@@ -64,6 +69,10 @@ pub struct Manifest {
     pub created: String,
     /// The program that wrote it, with its version.
     pub generator: String,
+    /// Whether what people did and wrote, and what was written about them, is left out: users have no history, no texts and no
+    /// id of their own.
+    #[serde(default)]
+    pub redacted: bool,
     /// The language model that writes profiles.
     pub language_model: Model,
     /// The embedder that ranks items.
@@ -81,6 +90,9 @@ pub struct Manifest {
     /// The words of each user's history, titles and reviews: [`IndexFile`]s; `None` where there is nothing to search.
     #[serde(default)]
     pub history_index: Option<TextIndex>,
+    /// What was logged by update, a [`Curves`] file; `None` where nothing was kept.
+    #[serde(default)]
+    pub curves: Option<String>,
     /// Rankings that need no profile, or no training.
     pub baselines: Vec<Baseline>,
     /// The checkpoints, by ascending update.
@@ -95,6 +107,7 @@ impl Default for Manifest {
             run: String::new(),
             created: String::new(),
             generator: String::new(),
+            redacted: false,
             language_model: Model::default(),
             embedder: Model::default(),
             similarity: Similarity::Cosine,
@@ -103,9 +116,43 @@ impl Default for Manifest {
             items: Chunks::default(),
             users: Chunks::default(),
             history_index: None,
+            curves: None,
             baselines: Vec::new(),
             checkpoints: Vec::new(),
         }
+    }
+}
+
+impl Manifest {
+    /// All files that it names, relative to it, in order and each once: with the manifest itself, the whole report.
+    pub fn files(&self) -> BTreeSet<&str> {
+        let of_baselines = self.baselines.iter().filter_map(|baseline| baseline.results.as_ref());
+        let of_checkpoints = self
+            .checkpoints
+            .iter()
+            .filter_map(|checkpoint| checkpoint.results.as_ref());
+        let records = [&self.items, &self.users].into_iter();
+        let records = records
+            .chain(of_baselines)
+            .chain(of_checkpoints)
+            .flat_map(|chunks| &chunks.files);
+        let of_profiles = self
+            .checkpoints
+            .iter()
+            .filter_map(|checkpoint| checkpoint.profile_index.as_ref());
+        let words = self
+            .history_index
+            .iter()
+            .chain(of_profiles)
+            .flat_map(|index| &index.files);
+        let vectors = self
+            .checkpoints
+            .iter()
+            .filter_map(|checkpoint| checkpoint.embeddings.as_ref());
+        let records = records.map(String::as_str).chain(self.curves.as_deref());
+        let words = words.map(|listed| listed.file.as_str());
+        let vectors = vectors.flat_map(Embeddings::files).map(|matrix| matrix.file.as_str());
+        records.chain(words).chain(vectors).collect()
     }
 }
 
@@ -234,6 +281,13 @@ pub struct Embeddings {
     pub profiles: F16File,
     /// `[users, dims]`, the reference profiles; `None` where they were not evaluated.
     pub references: Option<F16File>,
+}
+
+impl Embeddings {
+    /// Its matrices.
+    pub fn files(&self) -> impl Iterator<Item = &F16File> {
+        [&self.items, &self.profiles].into_iter().chain(&self.references)
+    }
 }
 
 /// A matrix of f16, little-endian, row after row.

@@ -8,6 +8,7 @@
 //!
 //! Steps are global updates, counted from 1 through both phases and all iterations.
 
+mod curves;
 mod event;
 pub mod scalars;
 
@@ -20,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use models::replace_file;
 use serde::{Deserialize, Serialize};
 
+pub use curves::read_curves;
 use event::EventWriter;
 
 /// Rows of a sample table that TensorBoard gets; the file has all.
@@ -45,6 +47,16 @@ pub enum LogError {
         path: PathBuf,
         /// What the encoder said.
         source: serde_json::Error,
+    },
+    /// A line of `metrics.jsonl` is not what [`Logger::scalars`] writes.
+    #[error("{}:{line}: expected an object of numbers with a `step`: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -81,6 +93,9 @@ pub struct Logger {
 }
 
 impl Logger {
+    /// The file of scalars in a run.
+    pub const METRICS: &'static str = "metrics.jsonl";
+
     /// Starts the logs of a new run in the folder `run`, which is made if it is missing. Earlier logs are removed.
     pub fn create(run: &Path) -> Result<Self, LogError> {
         for folder in [run.join("events"), run.join("samples")] {
@@ -88,7 +103,7 @@ impl Logger {
                 fs::remove_dir_all(&folder).map_err(io_error("clear", &folder))?;
             }
         }
-        let path = run.join("metrics.jsonl");
+        let path = run.join(Self::METRICS);
         if path.exists() {
             fs::remove_file(&path).map_err(io_error("clear", &path))?;
         }
@@ -98,7 +113,7 @@ impl Logger {
     /// Goes on with the logs of an interrupted run: what was logged after `position` is cut away first, because it will be
     /// logged again, and sample tables after `last_step` are removed.
     pub fn resume(run: &Path, position: &LogPosition, last_step: u64) -> Result<Self, LogError> {
-        cut_file(&run.join("metrics.jsonl"), position.metrics)?;
+        cut_file(&run.join(Self::METRICS), position.metrics)?;
         cut_samples(&run.join("samples"), last_step)?;
         event::cut_back(&run.join("events"), &position.events)?;
         Self::open(run)
@@ -106,7 +121,7 @@ impl Logger {
 
     /// How far the logs are written, all of it on the disk.
     pub fn position(&self) -> Result<LogPosition, LogError> {
-        let path = self.run.join("metrics.jsonl");
+        let path = self.run.join(Self::METRICS);
         self.metrics.sync_all().map_err(io_error("flush", &path))?;
         self.events.flush()?;
         Ok(LogPosition {
@@ -118,7 +133,7 @@ impl Logger {
     fn open(run: &Path) -> Result<Self, LogError> {
         let events = run.join("events");
         fs::create_dir_all(&events).map_err(io_error("make", &events))?;
-        let path = run.join("metrics.jsonl");
+        let path = run.join(Self::METRICS);
         let metrics = File::options()
             .create(true)
             .append(true)
@@ -137,7 +152,7 @@ impl Logger {
     pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), LogError> {
         let wall_time = now();
         self.events.scalars(wall_time, step, values)?;
-        let path = self.run.join("metrics.jsonl");
+        let path = self.run.join(Self::METRICS);
         let mut line = serde_json::Map::new();
         line.insert("step".to_owned(), step.into());
         line.insert("wall_time".to_owned(), wall_time.into());

@@ -53,6 +53,11 @@ pub fn ranking(profile: ProfileKind, metric: &str, cutoff: usize) -> String {
     format!("objective/{profile}_{metric}@{cutoff}")
 }
 
+/// Whether a name is one that [`ranking`] gives.
+pub fn is_ranking(name: &str) -> bool {
+    name.starts_with("objective/gen_") || name.starts_with("objective/ref_")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +66,13 @@ mod tests {
     fn ranking_names_are_the_published_ones() {
         assert_eq!(ranking(ProfileKind::Generated, "ndcg", 20), "objective/gen_ndcg@20");
         assert_eq!(ranking(ProfileKind::Reference, "recall", 5), "objective/ref_recall@5");
+    }
+
+    #[test]
+    fn metrics_of_evaluations_are_told_from_what_updates_log() {
+        for profile in [ProfileKind::Generated, ProfileKind::Reference] {
+            assert!(is_ranking(&ranking(profile, "mrr", 10)));
+        }
+        assert!(![REWARDS, IN_BATCH_NDCG, POLICY_LOSS].into_iter().any(is_ranking));
     }
 }

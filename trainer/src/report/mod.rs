@@ -28,6 +28,7 @@ use crate::checkpoint::read_json;
 use crate::config::TrainConfig;
 use crate::data::Dataset;
 use crate::evaluation::{Ranked, bootstrap, cutoffs, metrics, paired_tests};
+use crate::log::{Logger, read_curves};
 use crate::rollout::Profile;
 
 pub use describe::describe_model;
@@ -40,6 +41,8 @@ const USERS_PER_FILE: usize = 100;
 #[derive(Debug)]
 pub struct ReportWriter {
     folder: PathBuf,
+    /// What the run logs, of which the report keeps the curves.
+    log: PathBuf,
     manifest: Manifest,
     seed: u64,
     keeps_embeddings: bool,
@@ -73,6 +76,8 @@ impl ReportWriter {
     pub const FOLDER: &'static str = "report";
     /// The file that names all others.
     pub const MANIFEST: &'static str = "manifest.json";
+    /// The file of what was logged by update.
+    const CURVES: &'static str = "curves.json";
 
     /// Starts the report of `run` with its data and the baselines' rankings, in place of an earlier one; `[language model, embedder]` are described by
     /// [`describe_model`].
@@ -86,7 +91,7 @@ impl ReportWriter {
         }
         create_folder(&folder)?;
         let manifest = Self::describe(config, dataset, models)?;
-        let mut report = Self::open(folder, config, manifest);
+        let mut report = Self::open(run, config, manifest);
         report.write_data(dataset)?;
         report.manifest.history_index = Some(report.write_history_index(dataset)?);
         report.write_baselines(config, dataset)?;
@@ -94,7 +99,8 @@ impl ReportWriter {
         Ok(report)
     }
 
-    /// Goes on with the report of an interrupted run, which is brought back to the checkpoints of `manifest`.
+    /// Goes on with the report of an interrupted run, which is brought back to the checkpoints of `manifest`, and to curves of what
+    /// the log still has.
     ///
     /// # Errors
     /// When a file of it is missing, or one cannot be written.
@@ -105,24 +111,29 @@ impl ReportWriter {
         models: [Model; 2],
         manifest: Manifest,
     ) -> Result<Self, TrainError> {
-        let mut report = Self::open(run.join(Self::FOLDER), config, manifest);
+        let mut report = Self::open(run, config, manifest);
         let described = Self::describe(config, dataset, models)?;
         report.manifest = Manifest {
             history_index: report.manifest.history_index.take(),
+            curves: report.manifest.curves.take(),
             baselines: std::mem::take(&mut report.manifest.baselines),
             checkpoints: std::mem::take(&mut report.manifest.checkpoints),
             ..described
         };
         report.first = report.read_first(config)?;
         report.baselines = report.read_baselines(config)?;
+        if report.manifest.curves.is_some() {
+            report.write_curves()?;
+        }
         report.write_manifest()?;
         report.sweep()?;
         Ok(report)
     }
 
-    fn open(folder: PathBuf, config: &TrainConfig, manifest: Manifest) -> Self {
+    fn open(run: &Path, config: &TrainConfig, manifest: Manifest) -> Self {
         Self {
-            folder,
+            folder: run.join(Self::FOLDER),
+            log: run.join(Logger::METRICS),
             manifest,
             seed: config.run.seed,
             keeps_embeddings: config.evaluation.report_embeddings,
@@ -242,7 +253,15 @@ impl ReportWriter {
             self.first = Some((name.to_owned(), evaluated.generated.1.clone()));
         }
         self.drop_embeddings();
+        self.write_curves()?;
         self.write_manifest()
+    }
+
+    /// Writes the curves of what the run has logged so far.
+    fn write_curves(&mut self) -> Result<(), TrainError> {
+        self.write(Self::CURVES, &read_curves(&self.log)?)?;
+        self.manifest.curves = Some(Self::CURVES.to_owned());
+        Ok(())
     }
 
     /// Removes files of checkpoints that the manifest does not name: vectors that were dropped, and what an interruption
@@ -251,23 +270,8 @@ impl ReportWriter {
     /// # Errors
     /// When a file cannot be removed.
     pub fn sweep(&self) -> Result<(), TrainError> {
-        let checkpoints = &self.manifest.checkpoints;
-        let vectors = |embeddings: &Embeddings| {
-            let files = [
-                Some(&embeddings.items),
-                Some(&embeddings.profiles),
-                embeddings.references.as_ref(),
-            ];
-            files.map(|file| file.map(|file| file.file.clone()))
-        };
-        let mut named: BTreeSet<PathBuf> = BTreeSet::new();
-        for checkpoint in checkpoints {
-            let results = checkpoint.results.iter().flat_map(|chunks| chunks.files.clone());
-            let words = checkpoint.profile_index.iter().flat_map(|index| &index.files);
-            let words = words.map(|listed| listed.file.clone());
-            let vectors = checkpoint.embeddings.iter().flat_map(vectors).flatten();
-            named.extend(results.chain(words).chain(vectors).map(|file| self.folder.join(file)));
-        }
+        let files = self.manifest.files().into_iter();
+        let named: BTreeSet<PathBuf> = files.map(|file| self.folder.join(file)).collect();
         remove_others(&self.folder.join("checkpoints"), &named)
     }
 

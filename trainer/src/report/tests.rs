@@ -2,7 +2,7 @@
 
 use eval_core::Cutoff;
 use eval_core::metrics::Metric;
-use eval_core::report::{IndexFile, read_manifest};
+use eval_core::report::{Curves, IndexFile, read_manifest};
 use eval_core::retrieval::{Query, Retriever, Similarity};
 
 use super::*;
@@ -17,6 +17,7 @@ fn writer(folder: &Path, keeps_embeddings: bool) -> ReportWriter {
     };
     ReportWriter {
         folder: folder.to_owned(),
+        log: folder.join("metrics.jsonl"),
         manifest,
         seed: 1,
         keeps_embeddings,
@@ -149,4 +150,21 @@ fn words_of_profiles_stay_with_their_checkpoint_and_no_others() {
         let file = IndexFile::parse(&file, 1).unwrap();
         assert_eq!((file.lookup("likes"), file.lookup("profile")), (&[0][..], &[][..]));
     }
+}
+
+#[test]
+fn curves_are_those_of_the_log_when_a_checkpoint_is_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path(), false);
+    let curves = || -> Curves { read_json(&folder.path().join("curves.json")).unwrap() };
+    add(&mut writer, 1, AWAY);
+    assert_eq!(curves(), Curves::default());
+    let line = |step: u64, kl: f64| format!("{{\"step\": {step}, \"wall_time\": 1.5, \"objective/kl\": {kl}}}\n");
+    fs::write(folder.path().join("metrics.jsonl"), line(1, 0.25) + &line(2, 0.5)).unwrap();
+    assert_eq!(curves(), Curves::default(), "it is an evaluation that writes them");
+    add(&mut writer, 3, AWAY);
+    let kl = "objective/kl";
+    assert_eq!(curves(), Curves::of([(kl, 1, 0.25), (kl, 2, 0.5)]));
+    let manifest = read_manifest(fs::File::open(folder.path().join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest.curves.as_deref(), Some("curves.json"));
 }
