@@ -1,6 +1,7 @@
 //! LangPTune's trainer: raw reviews to a dataset, alternating training of a profile writer and an embedder, and evaluation.
 
 pub mod baselines;
+pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -18,6 +19,8 @@ pub mod progress;
 pub mod report;
 pub mod reward;
 pub mod rollout;
+pub mod serve;
+pub mod site;
 pub mod train;
 
 pub use error::TrainError;

@@ -14,8 +14,10 @@ mod memory;
 mod metrics;
 mod prepare;
 mod profile;
+mod report;
 mod train;
 mod train_sources;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -54,6 +56,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Launch(launch::LaunchArgs),
     Demo(demo::DemoArgs),
+    View(view::ViewArgs),
+    Report(report::ReportArgs),
 }
 
 impl Command {
@@ -72,7 +76,9 @@ impl Command {
             | Self::Export(_)
             | Self::Metrics(_)
             | Self::Doctor(_)
-            | Self::Launch(_) => false,
+            | Self::Launch(_)
+            | Self::View(_)
+            | Self::Report(_) => false,
         }
     }
 }
@@ -138,6 +144,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Launch(arguments) => launch::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::View(arguments) => view::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
     }
 }
 
