@@ -1,5 +1,6 @@
 //! Development tasks: `cargo xtask test` is the project's test command.
 
+mod bundle;
 mod checks;
 mod demo;
 mod layout;
@@ -37,6 +38,9 @@ enum Task {
     /// Build the viewer into a folder that any static host can serve; prints the folder.
     #[command(after_help = "Example:\n  python3 -m http.server --directory \"$(cargo xtask viewer)\"")]
     Viewer,
+    /// Build langptune with the viewer inside, as it is given away; prints the program.
+    #[command(after_help = "Example:\n  \"$(cargo xtask bundle)\" view demo/run")]
+    Bundle,
 }
 
 #[derive(Debug, Args)]
@@ -76,5 +80,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(arguments) => checks::run(&layout, &arguments.only, arguments.long),
         Task::Setup => checks::set_up(&layout),
         Task::Viewer => site::print_built(&layout),
+        Task::Bundle => bundle::print_built(&layout),
     }
 }

@@ -33,7 +33,7 @@ pub fn print_built(layout: &Layout) -> Result<()> {
 }
 
 /// Builds the viewer into the site's folder: the module, its JavaScript glue, and the static files of `assets/viewer`.
-fn build(layout: &Layout) -> Result<()> {
+pub fn build(layout: &Layout) -> Result<()> {
     build_modules(layout)?;
     let bindgen = wasm::set_up_bindgen(layout)?;
     if layout.site.exists() {
