@@ -4,8 +4,12 @@
 //! components are thin. Every number comes from the report or from eval-core.
 
 pub mod address;
+pub mod export;
 pub mod fetch;
+pub mod filter;
 pub mod overview;
+pub mod table;
+pub mod words;
 
 mod app;
 
