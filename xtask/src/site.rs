@@ -60,19 +60,24 @@ pub fn build(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Opens the built viewer in headless Chromium; the native digest is what the browser must show too.
+/// Opens the built viewer in headless Chromium, from a static host and as `langptune` serves and bundles it; the native digest is
+/// what the browser must show too.
 pub fn run_browser_tests(layout: &Layout) -> Result<()> {
     let chromium = browser::set_up(layout)?;
     build(layout)?;
     let digest =
         output(native::cargo(layout).args(["run", "--locked", "--quiet", "-p", "eval-core", "--example", "digest"]))?;
     eprintln!("native digest: {digest}");
+    // With the same packages as the tests, which have built it by then.
+    run(native::cargo(layout).args(["build", "--locked", "--workspace", "--bin", "langptune"]))?;
+    let program = format!("langptune{}", std::env::consts::EXE_SUFFIX);
     run(command("node")
-        .args(["--test", "--test-reporter=spec", "viewer.test.mjs"])
+        .args(["--test", "--test-reporter=spec"])
         .current_dir(layout.root.join("tests/browser"))
         .env("LANGPTUNE_SITE", &layout.site)
         .env("LANGPTUNE_CHROMIUM", chromium)
-        .env("LANGPTUNE_NATIVE_DIGEST", digest))
+        .env("LANGPTUNE_NATIVE_DIGEST", digest)
+        .env("LANGPTUNE_PROGRAM", layout.native.join("debug").join(program)))
 }
 
 /// Copies the files of a folder without sub-folders.
