@@ -81,7 +81,7 @@ async function whileServed(look) {
 
 test("a run is served to the browser under the server's own rules", () =>
   whileServed(async (address) => {
-    const { page, problems, requests } = await open(`${address}?report=runs/demo/`);
+    const { page, problems, requests } = await open(address);
     await page.getByText(name).first().waitFor();
     assert.equal(await page.locator("#digest").textContent(), LANGPTUNE_NATIVE_DIGEST);
     assert.deepEqual(problems, []);
@@ -108,7 +108,7 @@ test("a bundle opens from a static host under any address", async () => {
   await bundle("--out", out);
   const host = await serve({ "/": fixture, "/deep/inside/": out });
   try {
-    const { page, problems } = await open(`${host.address}/deep/inside/index.html?report=runs/demo/`);
+    const { page, problems } = await open(`${host.address}/deep/inside/index.html`);
     await page.getByText(name).first().waitFor();
     assert.deepEqual(problems, []);
     await page.close();
@@ -117,10 +117,12 @@ test("a bundle opens from a static host under any address", async () => {
   }
 });
 
-test("one file starts from the disk", async () => {
+test("one file shows its report from the disk", async () => {
   const file = join(folder, "demo.html");
   await bundle("--single-file", file);
   const { page, problems } = await open(pathToFileURL(file).href);
+  await page.getByRole("heading", { name, exact: true }).waitFor();
+  await page.locator(".chart-title", { hasText: "objective/rewards" }).waitFor();
   assert.equal(await page.locator("#digest").textContent(), LANGPTUNE_NATIVE_DIGEST);
   assert.deepEqual(problems, []);
   await page.close();

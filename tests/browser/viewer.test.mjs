@@ -1,118 +1,182 @@
-// The built viewer in headless Chromium, over reports on a plain static host.
-//
-// LANGPTUNE_SITE             folder of the built viewer
-// LANGPTUNE_CHROMIUM         Chromium's path
-// LANGPTUNE_NATIVE_DIGEST    eval-core's digest as a native build computes it
-// LANGPTUNE_SCREENSHOTS      a folder for pictures of the pages; none are taken without it
+// The viewer around its pages: which report it opens, how one moves in it, and what it says when something is wrong.
 
 import assert from "node:assert/strict";
-import { mkdtemp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import { serve } from "./server.mjs";
+import { gzipSync } from "node:zlib";
+import { choice, copyOfFixture, fixture, nativeDigest, picture, read, report, setStage, site } from "./stage.mjs";
 
-const { LANGPTUNE_SITE, LANGPTUNE_CHROMIUM, LANGPTUNE_NATIVE_DIGEST, LANGPTUNE_SCREENSHOTS } = process.env;
-const fixture = fileURLToPath(new URL("../fixtures/report/", import.meta.url));
+/** All code of the viewer, packed, may have so many bytes. */
+const SIZE_LIMIT = 500_000;
 
-let browser, host, folder, manifest;
+let stage, manifest;
 
 before(async () => {
-  for (const [name, value] of Object.entries({ LANGPTUNE_SITE, LANGPTUNE_CHROMIUM, LANGPTUNE_NATIVE_DIGEST })) {
-    assert.ok(value, `${name} is not set: run \`cargo xtask test --only browser\``);
-  }
-  manifest = JSON.parse(await readFile(join(fixture, "manifest.json"), "utf8"));
-  folder = await mkdtemp(join(tmpdir(), "langptune-browser-"));
-  await mkdir(join(folder, "newer"));
-  await writeFile(join(folder, "newer/manifest.json"), JSON.stringify({ schema_version: manifest.schema_version + 1 }));
-  host = await serve({ "/": LANGPTUNE_SITE, "/runs/six users/": fixture, "/made/": folder });
-  browser = await chromium.launch({
-    executablePath: LANGPTUNE_CHROMIUM,
-    chromiumSandbox: process.getuid?.() !== 0, // Chromium has no sandbox for root
-    args: ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  manifest = await read("manifest.json");
+  stage = await setStage(async (folder) => {
+    // A site with two runs, one of them growing, under a path that nobody told the viewer.
+    const many = join(folder, "many");
+    await cp(site, many, { recursive: true });
+    await copyOfFixture(join(many, "runs/growing"));
+    const runs = [
+      { name: "six users", path: "runs/six-users/" },
+      { name: "growing", path: "runs/growing/" },
+    ];
+    await writeFile(join(many, "runs.json"), JSON.stringify({ runs, live: true }));
+    return { "/any/base/": many, "/any/base/runs/six-users/": fixture };
   });
 });
 
-after(async () => {
-  await browser?.close();
-  await host?.close();
-  if (folder) await rm(folder, { recursive: true });
+after(() => stage?.close());
+
+const heading = (page, name) => page.getByRole("heading", { name, exact: true });
+
+test("the code stays within its budget", async (context) => {
+  const code = (await readdir(site)).filter((name) => /\.(js|wasm)$/.test(name));
+  const sizes = await Promise.all(code.map(async (name) => gzipSync(await readFile(join(site, name)), { level: 9 }).length));
+  const sum = sizes.reduce((a, b) => a + b, 0);
+  context.diagnostic(`${code.map((name, place) => `${name} ${sizes[place]}`).join(", ")}: ${sum} bytes under gzip -9`);
+  assert.ok(sum <= SIZE_LIMIT, `${sum} bytes are more than ${SIZE_LIMIT}`);
 });
-
-/** A page at `path`; what goes wrong in it is collected in `problems`. */
-async function open(path, options = {}) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
-  const problems = [];
-  page.on("pageerror", (error) => problems.push(String(error)));
-  await page.goto(`${host.address}${path}`);
-  await page.locator("#digest").waitFor();
-  return { page, problems, close: () => context.close() };
-}
-
-async function picture(page, name) {
-  if (LANGPTUNE_SCREENSHOTS) await page.screenshot({ path: join(LANGPTUNE_SCREENSHOTS, `${name}.png`), fullPage: true });
-}
-
-const report = `/?report=${encodeURIComponent("runs/six users/")}`;
 
 test("the browser computes the digest that a native build computes", async () => {
-  const { page, close } = await open(report);
-  assert.equal(await page.locator("#digest").innerText(), LANGPTUNE_NATIVE_DIGEST);
+  const { page, close } = await stage.open(report);
+  assert.equal(await page.locator("#digest").innerText(), nativeDigest);
   await close();
 });
 
-test("a report's metrics are shown as its manifest has them", async () => {
-  const { page, problems, close } = await open(report);
-  await page.getByRole("heading", { name: manifest.run, exact: true }).waitFor();
-  const shown = await page.locator("table").evaluateAll((tables) =>
-    tables.map((table) => ({
-      columns: [...table.querySelectorAll("thead th")].slice(1).map((cell) => cell.textContent),
-      rows: [...table.querySelectorAll("tbody tr")].map((row) => [...row.children].map((cell) => cell.textContent.trim())),
-    })),
+test("a report that is inside the page is read from there", async () => {
+  const folder = join(stage.folder, "inside");
+  await cp(site, folder, { recursive: true });
+  const packed = async (file) => gzipSync(await readFile(join(fixture, file))).toString("base64");
+  const files = ["manifest.json", "curves.json", ...manifest.checkpoints.flatMap(({ results }) => results.files)];
+  const scripts = await Promise.all(
+    files.map(async (file) =>
+      `<script type="text/plain" data-file="report/${file}" data-encoding="gzip+base64">${await packed(file)}</script>`,
+    ),
   );
-  const ranked = [
-    ...manifest.checkpoints.flatMap(({ name, update, generated, reference }) => [
-      [`${name}, update ${update}`, generated.metrics],
-      [`${name}, update ${update}, reference profiles`, reference.metrics],
-    ]),
-    ...manifest.baselines.map(({ name, metrics }) => [`baseline ${name}`, metrics.metrics]),
-  ];
-  const names = Object.keys(manifest.checkpoints[0].generated.metrics);
-  const expected = ["@10", "@5"].map((cutoff) => {
-    const columns = names.filter((name) => name.endsWith(cutoff));
-    const cell = ({ mean, ci95: [low, high] }) => `${mean.toFixed(4)} ${low.toFixed(4)} to ${high.toFixed(4)}`;
-    return { columns, rows: ranked.map(([name, metrics]) => [name, ...columns.map((column) => cell(metrics[column]))]) };
-  });
-  assert.deepEqual(shown, expected);
+  const index = await readFile(join(folder, "index.html"), "utf8");
+  await writeFile(join(folder, "index.html"), index.replace("</head>", `${scripts.join("\n")}</head>`));
+  const { page, problems, close } = await stage.open("/made/inside/index.html");
+  await heading(page, manifest.run).waitFor();
+  await page.locator(".chart-title", { hasText: "Share of targets" }).waitFor();
+  await page.locator(".chart-title", { hasText: "objective/rewards" }).waitFor();
   assert.deepEqual(problems, []);
-  await picture(page, "report-light");
   await close();
 });
 
-test("the page follows a dark colour scheme and fits a telephone", async () => {
-  const { page, close } = await open(report, { colorScheme: "dark", viewport: { width: 390, height: 800 } });
-  await page.locator("table").first().waitFor();
-  const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  assert.equal(ground, "rgb(22, 24, 28)");
-  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, "the page scrolls sideways");
-  await picture(page, "report-dark-narrow");
+test("the runs of a site are chosen by name", async () => {
+  const { page, problems, close } = await stage.open("/any/base/");
+  await heading(page, manifest.run).waitFor();
+  assert.equal(await choice(page, "Run").inputValue(), "six users");
+  await choice(page, "Run").selectOption("growing");
+  await page.waitForURL(/#\/growing\/overview$/);
+  await heading(page, manifest.run).waitFor();
+  await page.goto(`${stage.host.address}/any/base/#/gone/overview`);
+  assert.match(await page.getByRole("alert").innerText(), /no run “gone” here: choose one of six users, growing/);
+  assert.deepEqual(problems, []);
+  await close();
+});
+
+test("a run that still trains is followed, and silence is told", async () => {
+  const path = join(stage.folder, "many/runs/growing/manifest.json");
+  const whole = await readFile(path, "utf8");
+  const { page, problems, close } = await stage.open("/any/base/#/growing/overview?checkpoint=end");
+  await page.getByText("live", { exact: true }).waitFor();
+  await heading(page, manifest.run).waitFor();
+  await writeFile(path, JSON.stringify({ ...manifest, run: "grown" }));
+  await heading(page, "grown").waitFor({ timeout: 15_000 });
+  await writeFile(path, "{");
+  await page.getByText("no answer: what was read last is shown").waitFor({ timeout: 15_000 });
+  assert.equal(await heading(page, "grown").count(), 1);
+  await writeFile(path, whole);
+  await page.getByText("live", { exact: true }).waitFor({ timeout: 15_000 });
+  assert.deepEqual(problems, []);
+  await close();
+});
+
+test("the keyboard goes from page to page, and shows its keys", async () => {
+  const { page, close } = await stage.open(report);
+  await page.locator("table.metrics").first().waitFor();
+  const current = () => page.locator("nav [aria-current=page]").innerText();
+  assert.equal(await current(), "Overview");
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the content");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.tagName), "MAIN");
+  assert.equal(new URL(page.url()).hash, "", "the link leaves the address alone");
+  await page.keyboard.press("g");
+  await page.keyboard.press("u");
+  await page.waitForURL(/#\/.*\/users/);
+  assert.equal(await current(), "Users");
+  await page.keyboard.press("g");
+  await page.keyboard.press("o");
+  await page.waitForURL(/#\/.*\/overview/);
+  await page.keyboard.press("?");
+  await page.getByRole("dialog", { name: "Keys" }).waitFor();
+  await picture(page, "keys");
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  await page.goBack();
+  await page.waitForURL(/#\/.*\/users/);
+  assert.match(await page.title(), /^Users/);
+  await close();
+});
+
+test("letters typed into a choice are no shortcuts", async () => {
+  const { page, close } = await stage.open(report);
+  await choice(page, "Metric").focus();
+  await page.keyboard.press("?");
+  assert.equal(await page.getByRole("dialog").count(), 0);
+  await close();
+});
+
+test("the theme is chosen and kept", async () => {
+  const { page, close } = await stage.open(report, { colorScheme: "light" });
+  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  assert.equal(await ground(), "rgb(251, 250, 248)");
+  await choice(page, "Theme").selectOption("dark");
+  assert.equal(await ground(), "rgb(22, 24, 28)");
+  await page.reload();
+  await page.locator("#digest").waitFor();
+  assert.equal(await ground(), "rgb(22, 24, 28)");
+  assert.equal(await choice(page, "Theme").inputValue(), "dark");
+  await close();
+});
+
+test("an address without a page says so and leads on", async () => {
+  const { page, close } = await stage.open(`${report}#/report/atlas`);
+  await heading(page, "No such page").waitFor();
+  assert.match(await page.getByRole("main").innerText(), /no page atlas/);
+  await page.getByRole("link", { name: "Go to the overview" }).click();
+  await heading(page, manifest.run).waitFor();
   await close();
 });
 
 test("a report that is not there is named with the host's answer", async () => {
-  const { page, close } = await open("/");
+  const { page, close } = await stage.open("/");
   const message = await page.getByRole("alert").innerText();
   assert.equal(message, "report/manifest.json answered with HTTP status 404");
   await close();
 });
 
 test("a report of a newer schema is refused with the way out", async () => {
-  const { page, close } = await open("/#made/newer");
+  const folder = join(stage.folder, "newer");
+  await mkdir(folder);
+  await writeFile(join(folder, "manifest.json"), JSON.stringify({ schema_version: manifest.schema_version + 1 }));
+  const { page, close } = await stage.open("/?report=made/newer");
   const message = await page.getByRole("alert").innerText();
-  assert.match(message, /schema version 2.*use a newer langptune/);
+  assert.match(message, /^made\/newer\/manifest\.json: .*schema version 2.*use a newer langptune/);
   await picture(page, "newer-schema");
+  await close();
+});
+
+test("a broken manifest is named", async () => {
+  const folder = join(stage.folder, "broken");
+  await mkdir(folder);
+  await writeFile(join(folder, "manifest.json"), JSON.stringify(manifest).slice(0, 2000));
+  const { page, close } = await stage.open("/?report=made/broken");
+  assert.match(await page.getByRole("alert").innerText(), /^made\/broken\/manifest\.json: .*EOF/);
   await close();
 });

@@ -1,57 +1,263 @@
 //! The report that the browser tests open, `fixtures/report`: written by eval-core's own types, so that it follows the schema.
+//! Six users, forty items; the ranks below are the truth, and everything else is made to agree with them.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use eval_core::metrics::{Metric, MetricTable, Summary};
-use eval_core::report::{Baseline, Checkpoint, Dataset, Manifest, Model, read_manifest};
-use eval_core::scores::TieSummary;
-use eval_core::significance::Bootstrap;
+use eval_core::report::{
+    Baseline, Checkpoint, Chunks, Comparison, Curves, Dataset, Found, IndexBuilder, Interaction, Item, ItemChunk,
+    Manifest, Model, ResultChunk, TextIndex, User, UserChunk, UserResult, read_manifest, write_json,
+};
+use eval_core::scores::{RankedTarget, TieSummary, rank_by_scores, top_by_scores};
+use eval_core::significance::{Bootstrap, paired_randomisation};
 use eval_core::{Cutoff, TargetRanks};
 
-/// Metrics of users whose only target has these ranks.
-fn metrics(ranks: &[u32]) -> Summary {
+const ITEMS: u32 = 40;
+const USERS: usize = 6;
+
+/// Rank of each user's target.
+type Ranks = [u32; USERS];
+
+const POPULAR: Ranks = [3, 9, 30, 22, 17, 8];
+const FIRST: [Ranks; 2] = [[12, 7, 31, 5, 18, 2], [4, 14, 9, 25, 36, 6]];
+const LAST: [Ranks; 2] = [[6, 1, 15, 4, 8, 2], [3, 11, 9, 20, 28, 6]];
+
+/// What no page may take for anything but text: markup, marks that turn the direction, a word without end, signs of many bytes.
+const HOSTILE: &str = "<script>window.hacked = 1</script><img src=x onerror=\"window.hacked = 1\"> & &lt;b&gt; \
+     \u{202e}turned\u{202c} مرحبا 👩‍👩‍👧‍👦🎬 Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenfarbe\
+     Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenfarbe";
+
+/// The files of the report, by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn table(ranks: Ranks) -> MetricTable {
     let mut table = MetricTable::new(Metric::all_at(&[Cutoff::new(10).unwrap(), Cutoff::new(5).unwrap()]));
-    for &rank in ranks {
+    for rank in ranks {
         table.push(&TargetRanks::new(&[rank]).unwrap());
     }
-    table.summary(&Bootstrap::default())
+    table
 }
 
-fn checkpoint(name: &str, update: u64, phase: &str, generated: &[u32], reference: &[u32]) -> Checkpoint {
-    let mean = f64::from(generated.iter().sum::<u32>()) / generated.len() as f64;
+fn metrics(ranks: Ranks) -> Summary {
+    table(ranks).summary(&Bootstrap::default())
+}
+
+fn comparisons(with: &str, ours: Ranks, theirs: Ranks) -> Vec<Comparison> {
+    let (ours, theirs) = (table(ours), table(theirs));
+    let compare = |&metric: &Metric| Comparison {
+        with: with.into(),
+        metric,
+        test: paired_randomisation(ours.column(metric).unwrap(), theirs.column(metric).unwrap(), 1000, 0).unwrap(),
+    };
+    ours.metrics().iter().map(compare).collect()
+}
+
+fn history(user: usize) -> [u32; 3] {
+    [0, 1, 2].map(|place| user as u32 * 3 + place)
+}
+
+fn target(user: usize) -> u32 {
+    20 + user as u32
+}
+
+/// A ranking of all items but the history in which the target has that rank.
+fn found(user: usize, rank: u32, profile: Option<String>) -> Found {
+    let (masked, target) = (history(user), target(user));
+    let mut order: Vec<u32> = (0..ITEMS)
+        .filter(|item| *item != target && !masked.contains(item))
+        .collect();
+    order.sort_by_key(|item| (item * 7 + user as u32 * 11) % ITEMS);
+    order.insert(rank as usize - 1, target);
+    let mut scores = vec![0f32; ITEMS as usize];
+    for (place, &item) in order.iter().enumerate() {
+        scores[item as usize] = 0.875 - place as f32 / 64.0;
+    }
+    let targets = rank_by_scores(&scores, &masked, &[target]).unwrap();
+    let top = top_by_scores(&scores, &masked, Cutoff::new(10).unwrap()).unwrap();
+    Found::new(profile, &eval_core::retrieval::Found { targets, top })
+}
+
+fn profile(name: &str, user: usize) -> String {
+    match (name, user) {
+        ("end", 3) => HOSTILE.to_owned(),
+        ("end", _) => format!("Likes {} with a slow pace, and says so at length.", taste(user)),
+        _ => format!("Likes {}.", taste(user)),
+    }
+}
+
+fn taste(user: usize) -> &'static str {
+    [
+        "horror",
+        "comedies",
+        "westerns",
+        "musicals",
+        "horror and comedies",
+        "films about the sea",
+    ][user]
+}
+
+fn add(files: &mut Files, name: &str, record: &impl serde::Serialize) {
+    let mut bytes = Vec::new();
+    write_json(&mut bytes, record).unwrap();
+    files.insert(name.into(), bytes);
+}
+
+fn add_index(files: &mut Files, stem: &str, builder: IndexBuilder) -> TextIndex {
+    let written = builder.into_files();
+    let index = TextIndex::of_files(stem, &written);
+    for (listed, file) in index.files.iter().zip(&written) {
+        let mut bytes = Vec::new();
+        file.write(&mut bytes).unwrap();
+        files.insert(listed.file.clone(), bytes);
+    }
+    index
+}
+
+/// Records in files of four.
+fn add_chunks<T: Clone, C: serde::Serialize>(
+    files: &mut Files,
+    stem: &str,
+    records: &[T],
+    chunk: impl Fn(usize, Vec<T>) -> C,
+) -> Chunks {
+    const PER_FILE: usize = 4;
+    let chunks = Chunks::in_files(stem, records.len(), PER_FILE);
+    for (number, (name, part)) in chunks.files.iter().zip(records.chunks(PER_FILE)).enumerate() {
+        add(files, name, &chunk(number * PER_FILE, part.to_vec()));
+    }
+    chunks
+}
+
+fn add_results(files: &mut Files, stem: &str, results: &[UserResult]) -> Chunks {
+    add_chunks(files, &format!("{stem}/results"), results, |first, results| {
+        ResultChunk { first, results }
+    })
+}
+
+fn items() -> Vec<Item> {
+    let item = |number: u32| Item {
+        id: format!("film-{number}"),
+        title: format!("Film {number}"),
+        text: format!(
+            "Title: Film {number}\nDescription: A {} film.",
+            taste(number as usize % USERS)
+        ),
+        train_interactions: u64::from(ITEMS - number),
+    };
+    (0..ITEMS).map(item).collect()
+}
+
+fn users() -> Vec<User> {
+    let interaction = |user: usize, place: usize| Interaction {
+        item: history(user)[place],
+        rating: Some([5.0, 3.5, 1.0][place]),
+        review: (place < 2).then(|| format!("What {} should be: watched it {} times.", taste(user), place + 1)),
+    };
+    let user = |user: usize| User {
+        id: format!("person-{user}"),
+        history: (0..3).map(|place| interaction(user, place)).collect(),
+        targets: vec![target(user)],
+        prompt: Some(format!("Describe what person {user} likes.")),
+        reference_profile: Some(format!("A person who likes {}.", taste(user))),
+    };
+    (0..USERS).map(user).collect()
+}
+
+fn add_checkpoint(
+    files: &mut Files,
+    name: &str,
+    update: u64,
+    phase: &str,
+    [ours, reference]: [Ranks; 2],
+) -> Checkpoint {
+    let stem = format!("checkpoints/{name}");
+    let result = |user: usize| UserResult {
+        generated: vec![found(user, ours[user], Some(profile(name, user)))],
+        reference: Some(found(user, reference[user], None)),
+    };
+    let results: Vec<_> = (0..USERS).map(result).collect();
+    let targets: Vec<RankedTarget> = results
+        .iter()
+        .flat_map(|result| result.generated[0].targets.clone())
+        .collect();
+    let mut words = IndexBuilder::default();
+    (0..USERS).for_each(|user| words.add(user as u32, &profile(name, user)));
+    let mut against = comparisons("reference", ours, reference);
+    if name != "update-1" {
+        against.extend(comparisons("update-1", ours, FIRST[0]));
+    }
+    against.extend(comparisons("popular", ours, POPULAR));
     Checkpoint {
         name: name.into(),
         update,
         phase: phase.into(),
         profiles_per_user: 1,
-        generated: metrics(generated),
+        generated: metrics(ours),
         reference: Some(metrics(reference)),
-        ties: TieSummary {
-            targets: generated.len(),
-            tied_share: 0.0,
-            mean_rank: mean,
-            mean_expected_rank: mean,
-        },
+        ties: TieSummary::of(&targets),
+        comparisons: against,
+        results: Some(add_results(files, &stem, &results)),
+        profile_index: Some(add_index(files, &format!("{stem}/profile-words"), words)),
         ..Checkpoint::default()
     }
 }
 
-fn manifest() -> Manifest {
+fn add_baseline(files: &mut Files, name: &str, ranks: Ranks) -> Baseline {
+    let result = |user: usize| UserResult {
+        generated: vec![found(user, ranks[user], None)],
+        reference: None,
+    };
+    let results: Vec<_> = (0..USERS).map(result).collect();
+    let targets: Vec<RankedTarget> = results
+        .iter()
+        .flat_map(|result| result.generated[0].targets.clone())
+        .collect();
+    Baseline {
+        name: name.into(),
+        metrics: metrics(ranks),
+        ties: TieSummary::of(&targets),
+        results: Some(add_results(files, &format!("baselines/{name}"), &results)),
+    }
+}
+
+fn add_history_index(files: &mut Files) -> TextIndex {
+    let mut words = IndexBuilder::default();
+    let items = items();
+    for (number, user) in (0..).zip(users()) {
+        for interaction in user.history {
+            words.add(number, &items[interaction.item as usize].title);
+            words.add(number, &interaction.review.unwrap_or_default());
+        }
+    }
+    add_index(files, "history-words", words)
+}
+
+fn curves() -> Curves {
+    let falling = (1..=39).map(|step| ("embedder/loss", step, 2.5 / step as f64));
+    let rising = (2..=39).map(|step| {
+        (
+            "objective/rewards",
+            step,
+            0.25 + step as f64 / 128.0 + (step % 3) as f64 / 32.0,
+        )
+    });
+    Curves::of(falling.chain(rising))
+}
+
+fn report() -> Files {
+    let mut files = Files::new();
     let model = |name: &str, architecture: &str, parameters, trained_parameters| Model {
         name: name.into(),
         architecture: architecture.into(),
         parameters,
         trained_parameters,
     };
-    let popular = Baseline {
-        name: "popular".into(),
-        metrics: metrics(&[3, 9, 40, 22, 17, 8]),
-        ..Baseline::default()
-    };
-    Manifest {
+    add(&mut files, "curves.json", &curves());
+    let manifest = Manifest {
         run: "Six users & <one> fixture".into(),
         generator: "the tests of langptune".into(),
         language_model: model("tiny-lm", "LlamaForCausalLM", 5_000, 600),
@@ -59,38 +265,56 @@ fn manifest() -> Manifest {
         dataset: Dataset {
             name: "made up".into(),
             split: "val".into(),
-            items: 40,
+            items: ITEMS as usize,
             train_users: 20,
-            val_users: 6,
+            val_users: USERS,
             test_users: 5,
         },
-        baselines: vec![popular],
+        config: BTreeMap::from([("seed".into(), "1".into()), ("evaluation.topk".into(), "10".into())]),
+        items: add_chunks(&mut files, "items", &items(), |first, items| ItemChunk { first, items }),
+        users: add_chunks(&mut files, "users", &users(), |first, users| UserChunk { first, users }),
+        history_index: Some(add_history_index(&mut files)),
+        curves: Some("curves.json".into()),
+        baselines: vec![add_baseline(&mut files, "popular", POPULAR)],
         checkpoints: vec![
-            checkpoint(
-                "update-1",
-                1,
-                "embedder",
-                &[12, 7, 31, 5, 18, 2],
-                &[4, 14, 9, 25, 36, 6],
-            ),
-            checkpoint("end", 40, "end", &[6, 1, 15, 4, 8, 2], &[3, 11, 9, 20, 28, 6]),
+            add_checkpoint(&mut files, "update-1", 1, "embedder", FIRST),
+            add_checkpoint(&mut files, "end", 40, "end", LAST),
         ],
         ..Manifest::default()
-    }
+    };
+    let manifest = serde_json::to_string_pretty(&manifest).unwrap() + "\n";
+    files.insert("manifest.json".into(), manifest.into());
+    files
 }
 
 #[test]
 fn the_report_of_the_browser_tests_is_what_these_types_write() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/report/manifest.json");
-    let written = serde_json::to_string_pretty(&manifest()).unwrap() + "\n";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/report");
+    let files = report();
     if std::env::var_os("UPDATE_FIXTURES").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &written).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        for (name, bytes) in &files {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
     }
-    let recorded = fs::read_to_string(&path).unwrap();
-    assert_eq!(
-        recorded, written,
-        "write it anew with UPDATE_FIXTURES=1 and look at the difference"
-    );
-    assert_eq!(read_manifest(recorded.as_bytes()).unwrap().run, manifest().run);
+    for (name, bytes) in &files {
+        let recorded = fs::read(folder.join(name)).unwrap();
+        assert!(
+            recorded == *bytes,
+            "{name}: write it anew with UPDATE_FIXTURES=1 and look at the difference"
+        );
+    }
+    let manifest = read_manifest(&files["manifest.json"][..]).unwrap();
+    for (number, name) in manifest.users.files.iter().enumerate() {
+        let users: UserChunk = serde_json::from_slice(&files[name]).unwrap();
+        users.check(&manifest, number).unwrap();
+    }
+    for checkpoint in &manifest.checkpoints {
+        for (number, name) in checkpoint.results.as_ref().unwrap().files.iter().enumerate() {
+            let results: ResultChunk = serde_json::from_slice(&files[name]).unwrap();
+            results.check(&manifest, checkpoint, number).unwrap();
+        }
+    }
 }

@@ -1,109 +1,277 @@
-//! The components.
+//! The page around the pages: header, navigation, shortcuts, and the report that is open.
 
-use eval_core::report::read_manifest;
+use std::time::Duration;
+
 use eval_core::selfcheck;
 use leptos::prelude::*;
+use leptos::{ev, html};
+use wasm_bindgen::JsCast;
+use web_sys::{Element, HtmlInputElement};
 
-use crate::overview::{Cell, Overview, Row, Table};
-use crate::{address, fetch};
+use crate::address::{Page, Route};
+use crate::follow::{Reports, Shown};
+use crate::keys::{Command, Keys, SHORTCUTS};
+use crate::load::Source;
+use crate::navigate::Navigator;
+use crate::overview::OverviewPage;
+use crate::theme::Theme;
 
-/// The page.
+/// The application.
 #[component]
 pub fn App() -> impl IntoView {
-    let folder = folder();
-    let shown = folder.clone();
-    let report = LocalResource::new(move || open(folder.clone()));
+    let navigator = Navigator::new();
+    provide_context(navigator);
+    let reports = Reports::new(navigator);
+    let help = NodeRef::<html::Dialog>::new();
+    let content = NodeRef::<html::Main>::new();
+    let page = Memo::new(move |_| navigator.route().page);
+    listen_to_keys(navigator, help);
+    Effect::new(move |before: Option<Page>| {
+        let page = page.get();
+        // Who came by keyboard goes on from the new page, not from a link that is gone.
+        if before.is_some_and(|before| before != page) {
+            focus(content);
+        }
+        page
+    });
+    Effect::new(move |_| document().set_title(&title(&navigator.route())));
+    let shown = move || match reports.shown.get() {
+        Shown::Loading => view! { <p class="faint" role="status">"Loading the report …"</p> }.into_any(),
+        Shown::Problem(problem) => view! { <p class="problem" role="alert">{problem}</p> }.into_any(),
+        Shown::Report(source) => (move || page_view(&page.get(), source.clone())).into_any(),
+    };
+    view! {
+        <a
+            class="skip"
+            href="#"
+            on:click=move |event| {
+                event.prevent_default();
+                focus(content);
+            }
+        >
+            "Skip to the content"
+        </a>
+        <Header navigator reports page help />
+        <main tabindex="-1" node_ref=content>{shown}</main>
+        <footer><SelfCheck /></footer>
+        <Help dialog=help />
+    }
+}
+
+/// A page of an open report.
+fn page_view(page: &Page, source: Source) -> AnyView {
+    match page {
+        Page::Overview => view! { <OverviewPage source /> }.into_any(),
+        Page::Users | Page::User(_) | Page::Unknown(_) => view! { <UnknownPage address=page.to_string() /> }.into_any(),
+    }
+}
+
+#[component]
+fn Header(navigator: Navigator, reports: Reports, page: Memo<Page>, help: NodeRef<html::Dialog>) -> impl IntoView {
+    let link = move |to: Page, is_here: fn(&Page) -> bool| {
+        let label = to.title();
+        view! {
+            <a
+                href=move || navigator.link(to.clone())
+                aria-current=move || page.with(is_here).then_some("page")
+            >
+                {label}
+            </a>
+        }
+    };
     view! {
         <header>
             <h1>"langptune"</h1>
-            <p class="address">"Report: " {shown}</p>
+            <RunChoice navigator reports />
+            <nav aria-label="Pages">
+                {link(Page::Overview, |page| *page == Page::Overview)}
+                {link(Page::Users, |page| matches!(page, Page::Users | Page::User(_)))}
+            </nav>
+            <div class="tools">
+                <Live reports />
+                <ThemeChoice />
+                <button type="button" aria-label="Keys" title="Keys (?)" on:click=move |_| show(help)>"?"</button>
+            </div>
         </header>
-        <main>
-            <Suspense fallback=|| view! { <p class="faint">"Loading the report …"</p> }>
-                {move || Suspend::new(async move {
-                    match report.await {
-                        Ok(overview) => view! { <Report overview /> }.into_any(),
-                        Err(problem) => view! { <p class="problem" role="alert">{problem}</p> }.into_any(),
-                    }
-                })}
-            </Suspense>
-        </main>
-        <footer><SelfCheck /></footer>
     }
 }
 
-/// What the manifest says.
+/// Which of several runs is shown; the page and nothing else goes along.
 #[component]
-fn Report(overview: Overview) -> impl IntoView {
-    let fact = |(name, value)| view! { <dt>{name}</dt><dd>{value}</dd> };
+fn RunChoice(navigator: Navigator, reports: Reports) -> impl IntoView {
+    let names = Memo::new(move |_| {
+        reports.runs.with(|runs| match runs {
+            Some(Ok(runs)) => runs.runs.iter().map(|run| run.name.clone()).collect(),
+            _ => Vec::new(),
+        })
+    });
+    let choose = move |event: ev::Event| {
+        let page = match untrack(move || navigator.route()).page {
+            Page::User(_) | Page::Unknown(_) => Page::Users,
+            page => page,
+        };
+        navigator.go(&Route::new(&event_target_value(&event), page));
+    };
+    move || {
+        let names = names.get();
+        (names.len() > 1).then(|| {
+            let option = |(place, name): (usize, String)| {
+                let own = name.clone();
+                let is_chosen = move || {
+                    let run = navigator.route().run;
+                    run == own || (run.is_empty() && place == 0)
+                };
+                view! { <option value=name.clone() prop:selected=is_chosen>{name.clone()}</option> }
+            };
+            let options = names.into_iter().enumerate().map(option).collect_view();
+            view! { <label class="run-choice">"Run "<select on:change=choose>{options}</select></label> }
+        })
+    }
+}
+
+/// Whether the run is followed, and whether its host still answers.
+#[component]
+fn Live(reports: Reports) -> impl IntoView {
+    move || {
+        reports.is_live().then(|| match reports.silence.get() {
+            None => view! { <span class="live" title="The report is read again every 5 seconds">"live"</span> }.into_any(),
+            Some(problem) => {
+                view! { <span class="live silent" role="status" title=problem>"no answer: what was read last is shown"</span> }
+                    .into_any()
+            }
+        })
+    }
+}
+
+#[component]
+fn ThemeChoice() -> impl IntoView {
+    let theme = RwSignal::new(Theme::kept());
+    Effect::new(move |before: Option<Theme>| {
+        let theme = theme.get();
+        if before.is_some_and(|before| before != theme) {
+            theme.apply();
+        }
+        theme
+    });
+    let option = move |known: Theme| {
+        let label = match known {
+            Theme::System => "System",
+            Theme::Light => "Light",
+            Theme::Dark => "Dark",
+        };
+        view! { <option value=known.name() prop:selected=move || theme.get() == known>{label}</option> }
+    };
+    view! {
+        <select aria-label="Theme" title="Theme" on:change=move |event| theme.set(Theme::named(&event_target_value(&event)))>
+            {Theme::ALL.map(option).into_iter().collect_view()}
+        </select>
+    }
+}
+
+#[component]
+fn UnknownPage(address: String) -> impl IntoView {
+    let navigator = expect_context::<Navigator>();
     view! {
         <section>
-            <h2>{overview.run}</h2>
-            <dl>{overview.facts.into_iter().map(fact).collect_view()}</dl>
+            <h2>"No such page"</h2>
+            <p>"This viewer has no page "<code dir="auto">{address}</code>"."</p>
+            <p><a href=move || navigator.link(Page::Overview)>"Go to the overview"</a></p>
         </section>
-        {overview.tables.into_iter().map(|table| view! { <Metrics table /> }).collect_view()}
     }
 }
 
-/// The metrics at one cutoff.
+/// The list of shortcuts.
 #[component]
-fn Metrics(table: Table) -> impl IntoView {
-    let caption = format!(
-        "Metrics over the {}: mean over users, 95 % bootstrap interval",
-        table.caption
-    );
-    let head = |name| view! { <th scope="col">{name}</th> };
-    let cell = |cell: Option<Cell>| match cell {
-        Some(Cell { mean, interval }) => {
-            view! { <td><span class="mean">{mean}</span>" "<small class="faint">{interval}</small></td> }.into_any()
+fn Help(dialog: NodeRef<html::Dialog>) -> impl IntoView {
+    let entry = |(keys, what)| view! { <div><dt><kbd>{keys}</kbd></dt><dd>{what}</dd></div> };
+    let close = move |_| {
+        if let Some(dialog) = dialog.get_untracked() {
+            dialog.close();
         }
-        None => view! { <td class="faint">"–"</td> }.into_any(),
-    };
-    let row = |row: Row| {
-        let cells = row.cells.into_iter().map(cell).collect_view();
-        view! { <tr><th scope="row">{row.name}</th>{cells}</tr> }
     };
     view! {
-        <section class="scroll">
-            <table>
-                <caption>{caption}</caption>
-                <thead><tr><th scope="col">"Ranked with"</th>{table.columns.into_iter().map(head).collect_view()}</tr></thead>
-                <tbody>{table.rows.into_iter().map(row).collect_view()}</tbody>
-            </table>
-        </section>
+        <dialog node_ref=dialog aria-labelledby="keys">
+            <h2 id="keys">"Keys"</h2>
+            <dl class="facts">{SHORTCUTS.map(entry).into_iter().collect_view()}</dl>
+            <button type="button" on:click=close>"Close"</button>
+        </dialog>
     }
 }
 
-/// Whether this browser computes scores, ranks and metrics to the same bits as a native build.
+/// Whether this browser computes scores, ranks and metrics to the same bits as a native build. Computed once the page is up.
 #[component]
 fn SelfCheck() -> impl IntoView {
-    let computed = selfcheck::digest(0);
-    let outcome = match &computed {
-        Ok(digest) if *digest == selfcheck::DIGEST_OF_SEED_0 => "the same as recorded from a native build".to_owned(),
+    let digest = RwSignal::new(None);
+    let compute = move || _ = digest.try_set(Some(selfcheck::digest(0).map_err(|error| error.to_string())));
+    Effect::new(move |_| set_timeout(compute, Duration::from_millis(100)));
+    let outcome = |computed: Result<u64, String>| match computed {
+        Ok(selfcheck::DIGEST_OF_SEED_0) => "the same as recorded from a native build".to_owned(),
         Ok(_) => format!("NOT the recorded {}", hexadecimal(selfcheck::DIGEST_OF_SEED_0)),
-        Err(error) => error.to_string(),
+        Err(problem) => problem,
     };
-    let digest = computed.map_or_else(|_| "none".to_owned(), hexadecimal);
-    view! { <p class="faint">"Self-check of this browser's ranking: " <code id="digest">{digest}</code> ", " {outcome}</p> }
+    move || {
+        digest.get().map(|computed| {
+            let shown = computed.clone().map_or_else(|_| "none".to_owned(), hexadecimal);
+            view! {
+                <p class="faint">"Self-check of this browser's ranking: " <code id="digest">{shown}</code> ", " {outcome(computed)}</p>
+            }
+        })
+    }
 }
 
 fn hexadecimal(digest: u64) -> String {
     format!("{digest:#018x}")
 }
 
-/// The report's folder that the page's address names.
-fn folder() -> String {
-    let location = window().location();
-    address::report_folder(
-        &location.search().unwrap_or_default(),
-        &location.hash().unwrap_or_default(),
-    )
+fn title(route: &Route) -> String {
+    match route.run.as_str() {
+        "" => format!("{} – langptune", route.page.title()),
+        run => format!("{} – {run} – langptune", route.page.title()),
+    }
 }
 
-/// Reads the report in `folder`; the problem, if any, is in words for the page.
-async fn open(folder: String) -> Result<Overview, String> {
-    let url = format!("{folder}manifest.json");
-    let text = fetch::text(&url).await.map_err(|error| error.to_string())?;
-    let manifest = read_manifest(text.as_bytes()).map_err(|error| format!("{url}: {error}"))?;
-    Ok(Overview::new(&manifest))
+/// Shortcuts work wherever nothing is being typed.
+fn listen_to_keys(navigator: Navigator, help: NodeRef<html::Dialog>) {
+    let keys = StoredValue::new(Keys::default());
+    let listener = window_event_listener(ev::keydown, move |event| {
+        if event.ctrl_key() || event.meta_key() || event.alt_key() || is_typed_into(&event) {
+            return;
+        }
+        let command = keys
+            .try_update_value(|keys| keys.press(&event.key(), event.time_stamp()))
+            .flatten();
+        match command {
+            Some(Command::Go(page)) => navigator.go(&untrack(move || navigator.to(page))),
+            Some(Command::Help) => show(help),
+            None => {}
+        }
+    });
+    on_cleanup(move || listener.remove());
+}
+
+/// Whether the key goes into a field. A slider or a box to tick takes no letters.
+fn is_typed_into(event: &ev::KeyboardEvent) -> bool {
+    let Some(element) = event.target().and_then(|target| target.dyn_into::<Element>().ok()) else {
+        return false;
+    };
+    match element.dyn_ref::<HtmlInputElement>() {
+        Some(input) => !matches!(input.type_().as_str(), "range" | "checkbox" | "radio" | "button"),
+        None => element
+            .closest("textarea, select, [contenteditable]")
+            .is_ok_and(|found| found.is_some()),
+    }
+}
+
+fn show(dialog: NodeRef<html::Dialog>) {
+    if let Some(dialog) = dialog.get_untracked() {
+        // Refused only when it is open already.
+        _ = dialog.show_modal();
+    }
+}
+
+fn focus(element: NodeRef<html::Main>) {
+    if let Some(element) = element.get_untracked() {
+        // Without focus the keyboard goes on from the top, which is no harm.
+        _ = element.focus();
+    }
 }

@@ -1,14 +1,22 @@
-//! The browser application: opens a published report and shows what its manifest says.
+//! The browser application: opens published reports and shows them.
 //!
-//! What is shown is worked out by plain structs ([`address`], [`overview`]), which are tested without a browser; the
-//! components are thin. Every number comes from the report or from eval-core.
+//! What is shown is worked out by plain structs, which are tested without a browser; the components are thin. Every number
+//! comes from the report or from eval-core. [`address`] says which page is shown, [`follow`] which report, and [`load`] reads
+//! its files.
 
 pub mod address;
+pub mod chart;
 pub mod export;
 pub mod fetch;
 pub mod filter;
+pub mod follow;
+pub mod keys;
+pub mod load;
+pub mod navigate;
 pub mod overview;
+pub mod runs;
 pub mod table;
+pub mod theme;
 pub mod words;
 
 mod app;
