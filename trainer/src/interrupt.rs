@@ -10,6 +10,7 @@ const INTERRUPTED: i32 = 130;
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+static NOTHING_LEFT: AtomicBool = AtomicBool::new(false);
 
 /// Takes over SIGINT and SIGTERM from here on. A second call changes nothing.
 pub fn install() {
@@ -27,11 +28,16 @@ pub fn install() {
 
 fn listen(mut signals: Signals) {
     for _ in signals.forever() {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
+        if NOTHING_LEFT.load(Ordering::SeqCst) || REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(INTERRUPTED);
         }
         eprintln!("interrupted: a checkpoint is saved as soon as this update allows; once more to end at once");
     }
+}
+
+/// From here on the first signal ends the process: there is nothing left to save.
+pub fn end_at_once() {
+    NOTHING_LEFT.store(true, Ordering::SeqCst);
 }
 
 /// Whether an orderly end has been asked for.

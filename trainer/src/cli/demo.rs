@@ -1,6 +1,7 @@
 //! `langptune demo`.
 
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -8,6 +9,7 @@ use super::UsageError;
 use crate::TrainError;
 use crate::demo::{Demo, Example, Pretraining, Scale, Summary, WorldSize};
 use crate::interrupt;
+use crate::site::{Site, SiteError, find_reports};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +29,7 @@ pub(super) struct DemoArgs {
     /// Makes the world, and all draws of training
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// End when the results are there; nothing is served yet, so this is what happens anyway
+    /// End when the results are there; on a terminal, a langptune with the viewer inside shows the run in the browser
     #[arg(long)]
     no_serve: bool,
     /// Go on with the demo in --out, from its last checkpoint
@@ -86,7 +88,23 @@ pub(super) fn run(arguments: &DemoArgs) -> anyhow::Result<()> {
     if arguments.json {
         return super::print(&(serde_json::to_string_pretty(&summary)? + "\n"));
     }
-    super::print(&table(&summary))
+    super::print(&table(&summary))?;
+    if arguments.no_serve || !std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    look(&arguments.out.join("run"))
+}
+
+/// Shows the run in the browser; nothing where this program has no viewer.
+fn look(run: &Path) -> anyhow::Result<()> {
+    match Site::built_in() {
+        Ok(site) => {
+            interrupt::end_at_once();
+            super::view::show(site, find_reports(&[run.to_owned()])?, None, true)
+        }
+        Err(SiteError::NoViewer) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn pretrain(arguments: &DemoArgs) -> anyhow::Result<()> {

@@ -49,7 +49,8 @@ pub(super) fn open_site(folder: Option<&Path>) -> Result<Site, SiteError> {
     folder.map_or_else(Site::built_in, Site::read)
 }
 
-fn show(site: Site, reports: Vec<ReportPlace>, port: Option<u16>, open: bool) -> anyhow::Result<()> {
+/// Serves until it is interrupted, and opens the page in the browser if it should and there is a display.
+pub(super) fn show(site: Site, reports: Vec<ReportPlace>, port: Option<u16>, open: bool) -> anyhow::Result<()> {
     for report in &reports {
         eprintln!("{}: {}", report.name, report.folder.display());
     }
