@@ -7,7 +7,7 @@
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
-import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -86,6 +86,24 @@ test("a run is served to the browser under the server's own rules", () =>
     assert.equal(await page.locator("#digest").textContent(), LANGPTUNE_NATIVE_DIGEST);
     assert.deepEqual(problems, []);
     assert.ok(requests.every((url) => url.startsWith(address) || url.startsWith("data:")), requests.join("\n"));
+    await page.close();
+  }));
+
+test("a run that still trains is followed", () =>
+  whileServed(async (address) => {
+    const { page, problems } = await open(address);
+    await page.getByText(name).first().waitFor();
+    const manifest = JSON.parse(await readFile(join(report, "manifest.json"), "utf8"));
+    const next = { ...manifest, run: "the run as it went on" };
+    // As training does it: the file takes the place of the earlier one, whole.
+    await writeFile(join(report, "next.json"), JSON.stringify(next));
+    await rename(join(report, "next.json"), join(report, "manifest.json"));
+    try {
+      await page.getByText(next.run).first().waitFor({ timeout: 20_000 });
+      assert.deepEqual(problems, []);
+    } finally {
+      await writeFile(join(report, "manifest.json"), JSON.stringify(manifest));
+    }
     await page.close();
   }));
 
