@@ -15,6 +15,8 @@ use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::overview::OverviewPage;
 use crate::theme::Theme;
+use crate::user::UserPage;
+use crate::users::UsersPage;
 
 /// The application.
 #[component]
@@ -62,7 +64,9 @@ pub fn App() -> impl IntoView {
 fn page_view(page: &Page, source: Source) -> AnyView {
     match page {
         Page::Overview => view! { <OverviewPage source /> }.into_any(),
-        Page::Users | Page::User(_) | Page::Unknown(_) => view! { <UnknownPage address=page.to_string() /> }.into_any(),
+        Page::Users => view! { <UsersPage source /> }.into_any(),
+        Page::User(user) => view! { <UserPage source user=*user /> }.into_any(),
+        Page::Unknown(_) => view! { <UnknownPage address=page.to_string() /> }.into_any(),
     }
 }
 

@@ -20,6 +20,10 @@ pub mod theme;
 pub mod words;
 
 mod app;
+mod controls;
+mod download;
+mod user;
+mod users;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 

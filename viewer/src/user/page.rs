@@ -1,0 +1,293 @@
+//! The page, and how its parts belong together.
+
+use std::sync::Arc;
+
+use eval_core::report::{Manifest, ResultChunk, User, UserChunk, UserResult};
+use leptos::ev;
+use leptos::prelude::*;
+
+use super::items::Items;
+use super::profile::{ProfileText, Text};
+use super::ranking::{History, Ranking};
+use super::{Other, Profile};
+use crate::address::{Page, Route};
+use crate::controls::{Choice, is_typing};
+use crate::load::{LoadError, Source};
+use crate::navigate::Navigator;
+use crate::users::shown::{chosen_checkpoint, parameter, with_results};
+
+/// The parameter that chooses the profile.
+const PROFILE: &str = "profile";
+/// The parameter that says what the profile is compared with.
+const WITH: &str = "with";
+
+/// A user and what a checkpoint found for the user.
+#[derive(Clone)]
+struct Record {
+    users: Arc<UserChunk>,
+    results: Arc<ResultChunk>,
+    user: usize,
+}
+
+impl Record {
+    async fn read(source: &Source, user: usize, checkpoint: usize) -> Result<Self, LoadError> {
+        let manifest = source.manifest();
+        let beyond = || LoadError::Beyond {
+            what: format!("user {user}"),
+            count: manifest.users.count,
+        };
+        let (file, _) = manifest.users.locate(user).ok_or_else(beyond)?;
+        let users = source.users(file).await?;
+        let results = manifest
+            .checkpoints
+            .get(checkpoint)
+            .and_then(|found| found.results.as_ref());
+        let (file, _) = results.and_then(|results| results.locate(user)).ok_or_else(beyond)?;
+        let results = source.results(checkpoint, file).await?;
+        Ok(Self { users, results, user })
+    }
+
+    /// Both are there in files that were checked; an empty record would stand for one that is not.
+    fn user(&self) -> User {
+        let place = self.user.checked_sub(self.users.first);
+        place
+            .and_then(|place| self.users.users.get(place))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn result(&self) -> UserResult {
+        let place = self.user.checked_sub(self.results.first);
+        place
+            .and_then(|place| self.results.results.get(place))
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+/// One user of a report.
+#[component]
+pub fn UserPage(
+    /// The report.
+    source: Source,
+    /// The user's number.
+    user: usize,
+) -> impl IntoView {
+    let navigator = expect_context::<Navigator>();
+    let count = source.manifest().users.count;
+    go_by_keys(navigator, user, count);
+    let here = move |route: &Route| route.page == Page::User(user);
+    let of_address = source.clone();
+    let checkpoint = Memo::new(move |before: Option<&Result<usize, String>>| {
+        let route = navigator.route();
+        match before {
+            // The address of the next page says nothing about this one.
+            Some(before) if !here(&route) => before.clone(),
+            _ => chosen_checkpoint(route.parameters.get(parameter::CHECKPOINT), of_address.manifest()),
+        }
+    });
+    let of_record = source.clone();
+    let record = LocalResource::new(move || {
+        let (source, checkpoint) = (of_record.clone(), checkpoint.get());
+        async move {
+            let record = Record::read(&source, user, checkpoint?).await;
+            record.map_err(|error| error.to_string())
+        }
+    });
+    let items = Items::new(source.clone());
+    let content = move || match record.get() {
+        None => view! { <p class="faint" role="status">"Loading the user …"</p> }.into_any(),
+        Some(Err(problem)) => view! { <p class="problem" role="alert">{problem}</p> }.into_any(),
+        Some(Ok(record)) => {
+            let checkpoint = checkpoint.get_untracked().unwrap_or_default();
+            view! { <UserRecord source=source.clone() record checkpoint items /> }.into_any()
+        }
+    };
+    view! {
+        <nav class="neighbours" aria-label="Users">
+            <a href=move || navigator.link(Page::Users)>"All users"</a>
+            {neighbour(navigator, user.checked_sub(1), |user| format!("← User {user}"), "k")}
+            {neighbour(navigator, Some(user + 1).filter(|&next| next < count), |user| format!("User {user} →"), "j")}
+        </nav>
+        {content}
+        <p class="problem" role="alert">{move || items.problem.get()}</p>
+    }
+}
+
+fn neighbour(
+    navigator: Navigator,
+    user: Option<usize>,
+    label: fn(usize) -> String,
+    key: &'static str,
+) -> impl IntoView {
+    let link = move |user: usize| {
+        let route = move || Route {
+            page: Page::User(user),
+            ..navigator.route()
+        };
+        view! { <a href=move || route().to_string() title=format!("Key {key}")>{label(user)}</a> }
+    };
+    user.map(link)
+}
+
+/// `j` goes to the next user, `k` to the one before, with all that the page is set to.
+fn go_by_keys(navigator: Navigator, user: usize, count: usize) {
+    let listener = window_event_listener(ev::keydown, move |event| {
+        if is_typing() || event.ctrl_key() || event.meta_key() || event.alt_key() {
+            return;
+        }
+        let next = match event.key().as_str() {
+            "j" => Some(user + 1).filter(|&next| next < count),
+            "k" => user.checked_sub(1),
+            _ => None,
+        };
+        if let Some(next) = next {
+            let route = untrack(|| navigator.route());
+            navigator.go(&Route {
+                page: Page::User(next),
+                ..route
+            });
+        }
+    });
+    on_cleanup(move || listener.remove());
+}
+
+/// A user whose record is there.
+#[component]
+fn UserRecord(source: Source, record: Record, checkpoint: usize, items: Items) -> impl IntoView {
+    let navigator = expect_context::<Navigator>();
+    let (user, result) = (record.user(), record.result());
+    let history = user.history.iter().map(|interaction| interaction.item);
+    let found = result.generated.iter().chain(&result.reference);
+    let ranked = found.flat_map(|found| found.top_items.iter().copied());
+    items.want(history.chain(ranked).chain(user.targets.iter().copied()));
+
+    let named = navigator.parameter(PROFILE);
+    let profiles = Profile::all(&result);
+    let of_result = result.clone();
+    let profile = Memo::new(move |_| {
+        let profile = named.get().and_then(|named| Profile::parse(&named));
+        profile
+            .filter(|profile| profile.found(&of_result).is_some())
+            .unwrap_or(Profile::Generated(0))
+    });
+    let of_ranking = result.clone();
+    let ranking = move || {
+        let found = profile.get().found(&of_ranking).cloned().unwrap_or_default();
+        view! { <Ranking found items /> }
+    };
+    let heading = format!("User {}", record.user);
+    let id = user.id.clone();
+    let history = user.history.clone();
+    let count = history.len();
+    let prompt = user.prompt.clone();
+    view! {
+        <section>
+            <h2>{heading} " " <span class="faint" dir="auto">{id}</span></h2>
+            <Choices manifest=source.manifest().clone() checkpoint profile profiles />
+            <Compared source=source.clone() record=record.clone() profile />
+        </section>
+        <section>
+            <h2>"Ranking"</h2>
+            {ranking}
+        </section>
+        <section>
+            <h2>{format!("History: {count} items, masked in the ranking")}</h2>
+            <History history items />
+            {prompt.map(|prompt| view! {
+                <details class="prompt">
+                    <summary>"What the language model reads"</summary>
+                    <pre dir="auto">{prompt}</pre>
+                </details>
+            })}
+        </section>
+    }
+}
+
+/// Which checkpoint and profile are shown, and what the profile is compared with.
+#[component]
+fn Choices(manifest: Manifest, checkpoint: usize, profile: Memo<Profile>, profiles: Vec<Profile>) -> impl IntoView {
+    let navigator = expect_context::<Navigator>();
+    let numbers = with_results(&manifest);
+    let named = |&number: &usize| {
+        let found = &manifest.checkpoints[number];
+        (found.name.clone(), format!("{}, update {}", found.name, found.update))
+    };
+    let checkpoints: Vec<(String, String)> = numbers.iter().map(named).collect();
+    let chosen = manifest.checkpoints[checkpoint].name.clone();
+    let shown_name = chosen.clone();
+    let profile_names = profiles
+        .iter()
+        .map(|profile| (profile.to_string(), profile.name()))
+        .collect();
+    let others = {
+        let profiles = profiles
+            .iter()
+            .map(|profile| (Other::Profile(*profile).to_string(), profile.name()));
+        let elsewhere = checkpoints.iter().filter(|(name, _)| *name != chosen);
+        let elsewhere = elsewhere.map(|(name, shown)| {
+            (
+                Other::Checkpoint(name.clone()).to_string(),
+                format!("checkpoint {shown}"),
+            )
+        });
+        let nothing = (String::new(), "nothing".to_owned());
+        std::iter::once(nothing).chain(profiles).chain(elsewhere).collect()
+    };
+    let with = navigator.parameter(WITH);
+    let set = move |name: &'static str| {
+        Callback::new(move |value: String| navigator.set(name, Some(value.as_str()).filter(|value| !value.is_empty())))
+    };
+    view! {
+        <div class="toolbar">
+            <Choice label="Checkpoint" options=checkpoints chosen=Signal::derive(move || shown_name.clone()) on_choice=set(parameter::CHECKPOINT) />
+            <Choice label="Profile" options=profile_names chosen=Signal::derive(move || profile.get().to_string()) on_choice=set(PROFILE) />
+            <Choice label="Compare with" options=others chosen=Signal::derive(move || with.get().unwrap_or_default()) on_choice=set(WITH) />
+        </div>
+    }
+}
+
+/// The profile, and its difference from another where one is chosen.
+#[component]
+fn Compared(source: Source, record: Record, profile: Memo<Profile>) -> impl IntoView {
+    let navigator = expect_context::<Navigator>();
+    let with = navigator.parameter(WITH);
+    let (user, result) = (StoredValue::new(record.user()), StoredValue::new(record.result()));
+    // The text of the other profile: `None` where nothing is compared.
+    let other = LocalResource::new(move || {
+        let other = with.get().and_then(|with| Other::parse(&with));
+        let (profile, source, record) = (profile.get(), source.clone(), record.clone());
+        async move {
+            match other {
+                None => Ok(None),
+                Some(other) => other_text(&source, &record, profile, &other).await.map(Some),
+            }
+        }
+    });
+    let text = move |other: Option<&str>| {
+        user.with_value(|user| result.with_value(|result| Text::new(user, result, profile.get(), other)))
+    };
+    move || match other.get() {
+        None | Some(Ok(None)) => view! { <ProfileText text=text(None) /> }.into_any(),
+        Some(Ok(Some(other))) => view! { <ProfileText text=text(Some(&other)) /> }.into_any(),
+        Some(Err(problem)) => view! {
+            <p class="problem" role="alert">{problem}</p>
+            <ProfileText text=text(None) />
+        }
+        .into_any(),
+    }
+}
+
+async fn other_text(source: &Source, record: &Record, profile: Profile, other: &Other) -> Result<String, String> {
+    let (record, profile) = match other {
+        Other::Profile(other) => (record.clone(), *other),
+        Other::Checkpoint(name) => {
+            let checkpoint = chosen_checkpoint(Some(name), source.manifest())?;
+            let other = Record::read(source, record.user, checkpoint).await;
+            (other.map_err(|error| error.to_string())?, profile)
+        }
+    };
+    let (user, result) = (record.user(), record.result());
+    let text = profile.text(&user, &result).map(str::to_owned);
+    text.ok_or_else(|| format!("There is no {} to compare with.", profile.name()))
+}

@@ -1,0 +1,13 @@
+//! The page of all users: a table that sorts, filters and searches, of which only the visible rows are in the page.
+
+pub mod loading;
+pub mod search;
+pub mod shown;
+pub mod visible;
+
+mod filter_box;
+mod grid;
+mod page;
+mod toolbar;
+
+pub use page::UsersPage;
