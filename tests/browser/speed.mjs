@@ -33,7 +33,7 @@ try {
       return time;
     };
     const sorts = [];
-    for (const name of ["Target rank", "Target rank", "Reciprocal rank", "Change of rank", "Target popularity"]) {
+    for (const name of ["Target rank", "Target rank", "Change of rank", "History, items", "Target popularity"]) {
       const heading = [...document.querySelectorAll(".rows th button")].find((button) => button.textContent.startsWith(name));
       sorts.push(await timed(() => heading.click()));
     }
