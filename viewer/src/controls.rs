@@ -2,6 +2,10 @@
 
 use leptos::prelude::*;
 
+use crate::download;
+use crate::export::{Format, Sheet};
+use crate::reading::Progress;
+
 /// A list to choose from, with its label.
 #[component]
 pub fn Choice(
@@ -27,6 +31,74 @@ pub fn Choice(
             </select>
         </label>
     }
+}
+
+/// Saves a table as a file of any format.
+#[component]
+pub fn SaveAs(
+    /// The files' name without its end.
+    stem: String,
+    /// Makes the table.
+    sheet: Callback<(), Sheet>,
+) -> impl IntoView {
+    let problem = RwSignal::new(None::<String>);
+    let stem = StoredValue::new(stem);
+    let save = move |format: Format| {
+        let written = sheet.run(()).written(format);
+        let saved = stem.with_value(|stem| download::save(stem, format.extension(), format.media_type(), &written));
+        problem.set(
+            saved
+                .err()
+                .map(|reason| format!("The file could not be saved: {reason}")),
+        );
+    };
+    let button = move |format: Format| {
+        view! { <button type="button" on:click=move |_| save(format)>{format.name()}</button> }
+    };
+    view! {
+        <div class="export" role="group" aria-label="Save these rows as a file">
+            {Format::ALL.map(button).collect_view()}
+        </div>
+        <p class="problem" role="alert">{move || problem.get()}</p>
+    }
+    .into_any()
+}
+
+/// How far the reading of files is, and what was the matter with those that could not be read.
+#[component]
+pub fn FileProgress(
+    /// How far it is.
+    progress: RwSignal<Progress>,
+    /// Asks again for what could not be read.
+    retry: Callback<()>,
+) -> impl IntoView {
+    let is_partial = Memo::new(move |_| progress.with(|progress| !progress.is_over()));
+    let bar = move || {
+        is_partial.get().then(|| {
+            view! {
+                <label class="faint">
+                    "Reading files "
+                    <progress
+                        max=move || progress.with(|progress| progress.needed)
+                        value=move || progress.with(|progress| progress.done)
+                    ></progress>
+                </label>
+            }
+        })
+    };
+    let problem = move || {
+        let progress = progress.get();
+        progress.problem.map(|problem| {
+            view! {
+                <p class="problem" role="alert">
+                    {format!("{} of {} files could not be read, so numbers are missing. ", progress.failed, progress.needed)}
+                    {problem} ". "
+                    <button type="button" on:click=move |_| retry.run(())>"Try again"</button>
+                </p>
+            }
+        })
+    };
+    (bar, problem).into_any()
 }
 
 /// Whether keys belong to what has the focus: a text field or a list to choose from.

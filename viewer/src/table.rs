@@ -3,7 +3,6 @@
 //! Numbers lie column by column, and a sort moves row numbers only, so that tens of thousands of users sort at once. A
 //! number that is not known yet, or that a user does not have, is `None`; nothing is ever NaN.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use eval_core::TargetRanks;
@@ -11,6 +10,7 @@ use eval_core::metrics::mrr_first;
 use eval_core::report::{Found, ItemChunk, ResultChunk, UserChunk, UserResult};
 
 use crate::export::{Cell, Sheet};
+use crate::grid::sorted;
 
 /// A column of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,18 +229,7 @@ impl UsersTable {
     /// The rows of `users`, sorted by a column. Users with equal numbers come by ascending user, and those without one come
     /// last, whichever the direction.
     pub fn sorted(&self, users: impl IntoIterator<Item = u32>, column: Column, descending: bool) -> Vec<u32> {
-        let values = self.column(column);
-        let mut known = Vec::with_capacity(values.len());
-        let mut unknown = Vec::new();
-        for user in users {
-            match values.get(user as usize).copied().flatten() {
-                Some(value) => known.push((value, user)),
-                None => unknown.push(user),
-            }
-        }
-        known.sort_unstable_by(|a, b| by_value(a.0, b.0, descending).then(a.1.cmp(&b.1)));
-        unknown.sort_unstable();
-        known.into_iter().map(|(_, user)| user).chain(unknown).collect()
+        sorted(users, self.column(column), descending)
     }
 
     /// These rows and columns, to be written to a file; users also have their ids.
@@ -319,13 +308,6 @@ fn mean_over_all(result: &UserResult, value: impl Fn(&Found) -> Option<f64>) -> 
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
     let count = values.len();
     (count > 0).then(|| values.sum::<f64>() / count as f64)
-}
-
-fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
-    match descending {
-        false => a.total_cmp(&b),
-        true => b.total_cmp(&a),
-    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,10 @@
 pub mod loading;
 pub mod search;
 pub mod shown;
-pub mod visible;
 
 mod filter_box;
-mod grid;
 mod page;
+mod rows;
 mod toolbar;
 
 pub use page::UsersPage;

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use eval_core::report::{Manifest, ResultChunk, UserChunk};
 
+use crate::reading::{AT_ONCE, Progress};
 use crate::table::UsersTable;
-
-/// Files that are asked for at the same time.
-const AT_ONCE: usize = 6;
 
 /// A file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,26 +57,6 @@ pub struct Loading {
     done: BTreeSet<Job>,
     failed: BTreeSet<Job>,
     problem: Option<String>,
-}
-
-/// How far it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Files that are there.
-    pub done: usize,
-    /// Files that are needed.
-    pub needed: usize,
-    /// Files that could not be read.
-    pub failed: usize,
-    /// What was the matter with the first of them.
-    pub problem: Option<String>,
-}
-
-impl Progress {
-    /// Whether nothing more is to come.
-    pub fn is_over(&self) -> bool {
-        self.done + self.failed >= self.needed
-    }
 }
 
 impl Loading {

@@ -8,16 +8,18 @@ use web_sys::HtmlElement;
 use web_sys::js_sys::Date;
 
 use super::filter_box::{FILTER_ID, FilterBox};
-use super::grid::Grid;
-use super::loading::{Job, Loading, Progress, Wanted};
+use super::loading::{Job, Loading, Wanted};
+use super::rows;
 use super::search::Searchable;
 use super::shown::{Shown, parameter};
 use super::toolbar::Toolbar;
 use crate::address::{Page, Route};
-use crate::controls::is_typing;
+use crate::controls::{FileProgress, is_typing};
 use crate::filter::{Filter, WordUsers, Words};
+use crate::grid::Grid;
 use crate::load::Source;
 use crate::navigate::Navigator;
+use crate::reading::Progress;
 use crate::table::Column;
 
 /// The rows are put in order anew at most so often while files arrive, in milliseconds.
@@ -91,7 +93,24 @@ fn Users(source: Source, read: Memo<Result<Shown, String>>, first: Shown) -> imp
         })
     });
     focus_filter_by_key();
-    let order = Memo::new(move |_| (filter.get(), shown.with(|shown| (shown.sort, shown.descending))));
+    let order = {
+        let order = Memo::new(move |_| (filter.get(), shown.with(|shown| (shown.sort, shown.descending))));
+        Memo::new(move |before: Option<&u32>| {
+            order.track();
+            before.map_or(0, |before| before.wrapping_add(1))
+        })
+    };
+    let headings = Memo::new(move |_| shown.with(rows::headings));
+    let sort = Callback::new(move |name: &'static str| {
+        if let Some(column) = Column::named(name) {
+            let sort = shown.with_untracked(|shown| shown.sort_after_click(column));
+            navigator.set(parameter::SORT, Some(&sort));
+        }
+    });
+    let row = Callback::new(move |user: u32| {
+        let row = |loading: &Loading| shown.with_untracked(|shown| rows::row(loading.table(), user, &shown.columns));
+        files.loading.with_value(row)
+    });
     let error = Signal::derive(move || parsed.with(|parsed| parsed.as_ref().err().map(ToString::to_string)));
     let users = source.manifest().users.count;
     let note = move || {
@@ -99,16 +118,28 @@ fn Users(source: Source, read: Memo<Result<Shown, String>>, first: Shown) -> imp
         let searchable = Searchable::of(&source, shown.with(|shown| shown.checkpoint));
         (asks && !searchable.note.is_empty()).then_some(searchable.note)
     };
-    let run = files.source.with_value(|source| source.manifest().run.clone());
+    let stem = files
+        .source
+        .with_value(|source| format!("{}-users", source.manifest().run));
     view! {
         <section class="users">
             <h2>"Users"</h2>
             <FilterBox error />
             <p class="note">{note}</p>
             <p class="problem" role="alert">{move || found.with(|found| found.problem.clone())}</p>
-            <Toolbar source=files.source loading=files.loading rows shown run />
+            <Toolbar source=files.source loading=files.loading rows shown stem />
             <Status files rows is_searching users />
-            <Grid loading=files.loading version=files.version rows shown order />
+            <Grid
+                label="Users"
+                nothing="No user matches the filter."
+                headings
+                on_sort=sort
+                rows
+                row
+                page=|user| Page::User(user as usize)
+                version=files.version
+                order
+            />
         </section>
     }
 }
@@ -117,31 +148,11 @@ fn Users(source: Source, read: Memo<Result<Shown, String>>, first: Shown) -> imp
 #[component]
 fn Status(files: Files, rows: Memo<Vec<u32>>, is_searching: RwSignal<bool>, users: usize) -> impl IntoView {
     let count = move || format!("{} of {users} users", rows.with(Vec::len));
-    let is_partial = move || !files.progress.with(Progress::is_over);
-    let done = move || files.progress.with(|progress| progress.done);
-    let needed = move || files.progress.with(|progress| progress.needed);
-    let problem = move || {
-        let progress = files.progress.get();
-        progress.problem.map(|problem| {
-            view! {
-                <p class="problem" role="alert">
-                    {format!("{} of {} files could not be read, so numbers are missing. ", progress.failed, progress.needed)}
-                    {problem} ". "
-                    <button type="button" on:click=move |_| files.retry()>"Try again"</button>
-                </p>
-            }
-        })
-    };
     view! {
         <div class="status">
             <span role="status">{count}{move || is_searching.get().then_some(", searching …")}</span>
-            <Show when=is_partial>
-                <label class="faint">
-                    "Reading files " <progress max=needed value=done></progress>
-                </label>
-            </Show>
+            <FileProgress progress=files.progress retry=Callback::new(move |()| files.retry()) />
         </div>
-        {problem}
     }
 }
 

@@ -3,6 +3,7 @@
 use eval_core::report::Manifest;
 
 use crate::address::Parameters;
+use crate::grid;
 use crate::overview::best_checkpoint;
 use crate::table::Column;
 
@@ -115,8 +116,7 @@ impl Shown {
     /// The value of the parameter [`SORT`](parameter::SORT) after a click on a column's heading: ascending at first, then the
     /// other way round.
     pub fn sort_after_click(&self, column: Column) -> String {
-        let turns = self.sort == column && !self.descending;
-        format!("{}{}", if turns { "-" } else { "" }, column.name())
+        grid::sort_after_click(self.sort.name(), self.descending, column.name())
     }
 
     /// The value of [`COLUMNS`](parameter::COLUMNS) with a column in or out.
@@ -131,15 +131,6 @@ impl Shown {
             .collect();
         names.join(",")
     }
-
-    /// `ascending`, `descending` or `none`, for a heading.
-    pub fn aria_sort(&self, column: Column) -> &'static str {
-        match (self.sort == column, self.descending) {
-            (false, _) => "none",
-            (true, false) => "ascending",
-            (true, true) => "descending",
-        }
-    }
 }
 
 fn usual_columns(manifest: &Manifest) -> Vec<Column> {
@@ -149,11 +140,7 @@ fn usual_columns(manifest: &Manifest) -> Vec<Column> {
 }
 
 fn read_sort(value: Option<&str>) -> Result<(Column, bool), String> {
-    let value = value.unwrap_or(Column::User.name());
-    let (name, descending) = match value.strip_prefix('-') {
-        Some(name) => (name, true),
-        None => (value, false),
-    };
+    let (name, descending) = grid::read_sort(value.unwrap_or(Column::User.name()));
     Ok((column_named(name)?, descending))
 }
 
@@ -237,8 +224,11 @@ mod tests {
         assert_eq!(clicked("sort=-rank", Column::Delta), "delta");
         let shown = read("sort=-rank").unwrap();
         assert_eq!(
-            (shown.aria_sort(Column::Rank), shown.aria_sort(Column::User)),
-            ("descending", "none")
+            (
+                shown.sort_after_click(Column::Rank),
+                shown.sort_after_click(Column::User)
+            ),
+            ("rank".to_owned(), "user".to_owned())
         );
         assert!(
             read("sort=name")

@@ -1,24 +1,19 @@
-//! The rows in view.
+//! The table: of however many rows, those in view.
 
 use leptos::ev::{self, KeyboardEvent};
 use leptos::html;
 use leptos::prelude::*;
 
-use super::loading::Loading;
-use super::shown::{Shown, parameter};
 use super::visible::{ROW_HEIGHT, View, row_after_key};
+use super::{Heading, Row};
 use crate::address::Page;
-use crate::filter::Filter;
 use crate::navigate::Navigator;
-use crate::table::Column;
-
-/// What decides the order of rows: when it changes, the table is shown from its top.
-type Order = (Filter, (Column, bool));
 
 /// The table's state in the page.
 #[derive(Clone, Copy)]
 struct Rows {
     navigator: Navigator,
+    page: fn(u32) -> Page,
     rows: Memo<Vec<u32>>,
     container: NodeRef<html::Div>,
     view: RwSignal<View>,
@@ -46,17 +41,17 @@ impl Rows {
 
     fn key(self, event: &KeyboardEvent) {
         let active = self.active.get_untracked();
-        let (count, user) = self.rows.with_untracked(|rows| {
-            let user = active.and_then(|place| rows.get(place).copied());
-            (rows.len(), user)
+        let (count, row) = self.rows.with_untracked(|rows| {
+            let row = active.and_then(|place| rows.get(place).copied());
+            (rows.len(), row)
         });
         let view = self.view.get_untracked();
         if event.ctrl_key() || event.meta_key() || event.alt_key() {
             return;
         }
-        match (event.key().as_str(), user) {
-            ("Enter", Some(user)) => {
-                let route = untrack(|| self.navigator.to(Page::User(user as usize)));
+        match (event.key().as_str(), row) {
+            ("Enter", Some(row)) => {
+                let route = untrack(|| self.navigator.to((self.page)(row)));
                 self.navigator.go(&route);
             }
             (key, _) => {
@@ -73,22 +68,32 @@ impl Rows {
     }
 }
 
-/// The table: of however many rows, those in view.
+/// The table.
 #[component]
 pub fn Grid(
-    /// The table.
-    loading: StoredValue<Loading>,
-    /// Changes with the table.
-    version: RwSignal<u32>,
-    /// The users that match, in their order.
+    /// What the rows are.
+    label: &'static str,
+    /// Said where there is no row.
+    nothing: &'static str,
+    /// The columns.
+    headings: Memo<Vec<Heading>>,
+    /// Called with the name of the column whose heading is clicked.
+    on_sort: Callback<&'static str>,
+    /// The numbers of the rows, in their order.
     rows: Memo<Vec<u32>>,
-    /// What the table is set to.
-    shown: Memo<Shown>,
-    /// What decides the order.
-    order: Memo<Order>,
+    /// The row of a number.
+    row: Callback<u32, Row>,
+    /// The page of a row's number.
+    page: fn(u32) -> Page,
+    /// Changes with what rows show.
+    #[prop(into)]
+    version: Signal<u32>,
+    /// Changes with what decides the order: the table is shown from its top then.
+    order: Memo<u32>,
 ) -> impl IntoView {
     let table = Rows {
         navigator: expect_context(),
+        page,
         rows,
         container: NodeRef::new(),
         view: RwSignal::new(View::default()),
@@ -97,7 +102,8 @@ pub fn Grid(
     follow_layout(table, order);
     let count = Memo::new(move |_| rows.with(Vec::len));
     let range = Memo::new(move |_| table.view.get().rows(count.get()));
-    let columns = Memo::new(move |_| shown.with(|shown| shown.columns.clone()));
+    let columns =
+        Memo::new(move |_| headings.with(|headings| headings.iter().map(|heading| heading.name).collect::<Vec<_>>()));
     // A row that stays is made anew only where what it shows may have changed.
     let generation = Memo::new(move |before: Option<&u32>| {
         version.track();
@@ -106,12 +112,10 @@ pub fn Grid(
     });
     let visible = Memo::new(move |_| {
         let generation = generation.get();
-        let numbered = |place: usize| rows.with(|rows| rows.get(place).map(|&user| (place, user, generation)));
+        let numbered = |place: usize| rows.with(|rows| rows.get(place).map(|&row| (place, row, generation)));
         range.get().filter_map(numbered).collect::<Vec<_>>()
     });
-    let row = move |(place, user, _): (usize, u32, u32)| {
-        view! { <UserRow table loading columns place user /> }
-    };
+    let in_view = move |(place, number, _): (usize, u32, u32)| row_view(table, place, number, row.run(number));
     let above = move || format!("{}px", range.get().start as f64 * ROW_HEIGHT);
     let below = move || {
         format!(
@@ -120,19 +124,13 @@ pub fn Grid(
         )
     };
     let is_empty = move || count.get() == 0;
-    let heads = move || {
-        columns
-            .get()
-            .into_iter()
-            .map(|column| view! { <Head column shown /> })
-            .collect_view()
-    };
+    let heads = move || headings.with(|headings| headings.iter().map(|heading| head(heading, on_sort)).collect_view());
     view! {
         <div class="rows" node_ref=table.container on:scroll=move |_| table.measure()>
             <table
                 role="grid"
                 tabindex="0"
-                aria-label="Users"
+                aria-label=label
                 aria-rowcount=move || { count.get() + 1 }
                 aria-activedescendant=move || table.active.get().map(row_id)
                 on:keydown=move |event| table.key(&event)
@@ -142,19 +140,19 @@ pub fn Grid(
                 </thead>
                 <tbody>
                     <tr class="spacer" aria-hidden="true"><td style:height=above></td></tr>
-                    <For each=move || visible.get() key=|key| *key children=row />
+                    <For each=move || visible.get() key=|key| *key children=in_view />
                     <tr class="spacer" aria-hidden="true"><td style:height=below></td></tr>
                 </tbody>
             </table>
             <Show when=is_empty>
-                <p class="faint">"No user matches the filter."</p>
+                <p class="faint">{nothing}</p>
             </Show>
         </div>
     }
 }
 
 /// Measures the table when its place changes, and shows it from the top when its order does.
-fn follow_layout(table: Rows, order: Memo<Order>) {
+fn follow_layout(table: Rows, order: Memo<u32>) {
     Effect::new(move |_| {
         table.container.track();
         request_animation_frame(move || table.measure());
@@ -171,59 +169,33 @@ fn follow_layout(table: Rows, order: Memo<Order>) {
 }
 
 /// A heading that sorts.
-#[component]
-fn Head(column: Column, shown: Memo<Shown>) -> impl IntoView {
-    let navigator = expect_context::<Navigator>();
-    let sort = move |_| {
-        let sort = shown.with_untracked(|shown| shown.sort_after_click(column));
-        navigator.set(parameter::SORT, Some(&sort));
-    };
-    let state = move || shown.with(|shown| shown.aria_sort(column));
-    let arrow = move || match state() {
+fn head(heading: &Heading, on_sort: Callback<&'static str>) -> AnyView {
+    let Heading {
+        name,
+        text,
+        explanation,
+        sort,
+    } = *heading;
+    let arrow = match sort {
         "ascending" => "▲",
         "descending" => "▼",
         _ => "",
     };
     view! {
-        <th scope="col" aria-sort=state>
-            <button type="button" title=column.explanation() on:click=sort>
-                {column.heading()}
+        <th scope="col" aria-sort=sort>
+            <button type="button" title=explanation on:click=move |_| on_sort.run(name)>
+                {text}
+                " "
                 <span class="arrow" aria-hidden="true">{arrow}</span>
             </button>
         </th>
     }
+    .into_any()
 }
 
-#[component]
-fn UserRow(
-    table: Rows,
-    loading: StoredValue<Loading>,
-    columns: Memo<Vec<Column>>,
-    place: usize,
-    user: u32,
-) -> impl IntoView {
-    let cell = |column: Column| match column {
-        Column::User => {
-            let id = loading.with_value(|loading| loading.table().id(user).to_owned());
-            view! {
-                <th scope="row">
-                    <a tabindex="-1" href=move || table.navigator.link(Page::User(user as usize))>{user}</a>
-                    " "
-                    <span class="faint" dir="auto">{id}</span>
-                </th>
-            }
-            .into_any()
-        }
-        column => {
-            let value = loading.with_value(|loading| loading.table().value(column, user));
-            let side = match (column, value) {
-                (Column::Delta, Some(value)) if value < 0.0 => "gain",
-                (Column::Delta, Some(value)) if value > 0.0 => "loss",
-                _ => "",
-            };
-            view! { <td class=side>{column.shown(value)}</td> }.into_any()
-        }
-    };
+fn row_view(table: Rows, place: usize, number: u32, row: Row) -> AnyView {
+    let Row { name, note, cells } = row;
+    let cell = |(text, class): (String, &'static str)| view! { <td class=class>{text}</td> };
     let is_active = move || table.active.get() == Some(place);
     view! {
         <tr
@@ -232,9 +204,15 @@ fn UserRow(
             aria-selected=move || is_active().to_string()
             on:click=move |_| table.active.set(Some(place))
         >
-            {columns.get_untracked().into_iter().map(cell).collect_view()}
+            <th scope="row">
+                <a tabindex="-1" dir="auto" href=move || table.navigator.link((table.page)(number))>{name}</a>
+                " "
+                <span class="faint" dir="auto">{note}</span>
+            </th>
+            {cells.into_iter().map(cell).collect_view()}
         </tr>
     }
+    .into_any()
 }
 
 fn row_id(place: usize) -> String {
