@@ -29,6 +29,7 @@
 
 mod cutoff;
 mod error;
+pub mod exposure;
 mod log2;
 pub mod metrics;
 mod parallel;

@@ -1,9 +1,10 @@
-//! Metrics, ranks, intervals and tests against NumPy and SciPy; the vectors are made by
-//! `tests/reference/metrics_reference.py`.
+//! Metrics, ranks, intervals, tests and exposure against NumPy and SciPy; the vectors are made by
+//! `tests/reference/metrics_reference.py` and `exposure_reference.py`.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
+use eval_core::exposure::{coverage, gini, lorenz};
 use eval_core::metrics::Metric;
 use eval_core::scores::{rank_by_scores, top_by_scores};
 use eval_core::significance::{Bootstrap, mean, paired_randomisation};
@@ -106,5 +107,35 @@ fn exact_sign_flips_give_the_p_of_scipy_and_drawn_ones_come_near() {
             test.p_value,
             case.p_value
         );
+    }
+}
+
+#[derive(Deserialize)]
+struct Exposure {
+    counts: Vec<u32>,
+    gini: f64,
+    coverage: f64,
+    lorenz: Vec<[f64; 2]>,
+}
+
+#[derive(Deserialize)]
+struct Exposures {
+    cases: Vec<Exposure>,
+}
+
+#[test]
+fn exposure_is_that_of_numpy() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/exposure.json");
+    let recorded: Exposures = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(recorded.cases.len(), 4);
+    for case in recorded.cases {
+        let found = gini(&case.counts);
+        assert!((found - case.gini).abs() < 1e-12, "{found} and {}", case.gini);
+        assert_eq!(coverage(&case.counts), case.coverage);
+        let curve = lorenz(&case.counts, case.lorenz.len());
+        assert_eq!(curve.len(), case.lorenz.len());
+        // serde_json may read a number one bit from the one that was written.
+        let values = curve.iter().flatten().zip(case.lorenz.iter().flatten());
+        values.for_each(|(found, recorded)| assert!((found - recorded).abs() < 1e-15, "{found} and {recorded}"));
     }
 }

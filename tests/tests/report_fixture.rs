@@ -9,8 +9,9 @@ use std::path::Path;
 
 use eval_core::metrics::{Metric, MetricTable, Summary};
 use eval_core::report::{
-    Baseline, Checkpoint, Chunks, Comparison, Curves, Dataset, Found, IndexBuilder, Interaction, Item, ItemChunk,
-    Manifest, Model, ResultChunk, TextIndex, User, UserChunk, UserResult, read_manifest, write_json,
+    Baseline, Catalogue, Checkpoint, Chunks, Comparison, Curves, Dataset, Exposure, Found, IndexBuilder, Interaction,
+    Item, ItemChunk, Manifest, MapFiles, Model, Points, ResultChunk, TextIndex, User, UserChunk, UserResult,
+    read_chunk, read_manifest, write_json,
 };
 use eval_core::scores::{RankedTarget, TieSummary, rank_by_scores, top_by_scores};
 use eval_core::significance::{Bootstrap, paired_randomisation};
@@ -138,6 +139,57 @@ fn add_results(files: &mut Files, stem: &str, results: &[UserResult]) -> Chunks 
     })
 }
 
+/// How often each item is in the top lists, written as the file `name`.
+fn add_exposure(files: &mut Files, name: String, results: &[UserResult]) -> String {
+    let cutoffs = [10, 5].map(|cutoff| Cutoff::new(cutoff).unwrap());
+    let lists = |found: fn(&UserResult) -> &[Found]| -> Vec<&[u32]> {
+        let found = results.iter().flat_map(found);
+        found.map(|found| found.top_items.as_slice()).collect()
+    };
+    let generated = lists(|result| &result.generated);
+    let reference = lists(|result| result.reference.as_slice());
+    let reference = (!reference.is_empty()).then_some(&reference[..]);
+    let exposure = Exposure::of(ITEMS as usize, &cutoffs, &generated, reference).unwrap();
+    add(files, &name, &exposure);
+    name
+}
+
+/// A map as of vectors that are not kept here: items on a spiral, a group for each of six genres, and people beside what they like.
+fn add_map(files: &mut Files, stem: &str) -> MapFiles {
+    let item = |number: u32| {
+        let (group, place) = (number % USERS as u32, number / USERS as u32);
+        let centre = [
+            [4.0, 0.0],
+            [2.0, 3.0],
+            [-2.0, 3.0],
+            [-4.0, 0.0],
+            [-2.0, -3.0],
+            [2.0, -3.0f32],
+        ][group as usize];
+        let aside = [[0.5, 0.25], [-0.5, 0.5], [0.25, -0.75], [-0.25, -0.5]][place as usize % 4];
+        let scale = 0.5 + place as f32 / 8.0;
+        [centre[0] + aside[0] * scale, centre[1] + aside[1] * scale]
+    };
+    let beside = |by: f32| {
+        (0..USERS as u32)
+            .map(|user| item(user).map(|value| value * by))
+            .collect()
+    };
+    let mut add = |name: &str, points: Vec<[f32; 2]>| {
+        let mut bytes = Vec::new();
+        Points { points }.write(&mut bytes).unwrap();
+        let name = format!("{stem}/map-{name}.xy");
+        files.insert(name.clone(), bytes);
+        name
+    };
+    MapFiles {
+        items: add("items", (0..ITEMS).map(item).collect()),
+        profiles: add("profiles", beside(0.75)),
+        references: Some(add("references", beside(0.5))),
+        explained: [0.375, 0.25],
+    }
+}
+
 fn items() -> Vec<Item> {
     let item = |number: u32| Item {
         id: format!("film-{number}"),
@@ -202,6 +254,8 @@ fn add_checkpoint(
         comparisons: against,
         results: Some(add_results(files, &stem, &results)),
         profile_index: Some(add_index(files, &format!("{stem}/profile-words"), words)),
+        exposure: Some(add_exposure(files, format!("{stem}/exposure.json"), &results)),
+        map: (name == "end").then(|| add_map(files, &stem)),
         ..Checkpoint::default()
     }
 }
@@ -221,6 +275,7 @@ fn add_baseline(files: &mut Files, name: &str, ranks: Ranks) -> Baseline {
         metrics: metrics(ranks),
         ties: TieSummary::of(&targets),
         results: Some(add_results(files, &format!("baselines/{name}"), &results)),
+        exposure: Some(add_exposure(files, format!("baselines/{name}/exposure.json"), &results)),
     }
 }
 
@@ -257,6 +312,12 @@ fn report() -> Files {
         trained_parameters,
     };
     add(&mut files, "curves.json", &curves());
+    let mut catalogue = Catalogue::default();
+    catalogue.extend(&ItemChunk {
+        first: 0,
+        items: items(),
+    });
+    add(&mut files, "catalogue.json", &catalogue);
     let manifest = Manifest {
         run: "Six users & <one> fixture".into(),
         generator: "the tests of langptune".into(),
@@ -275,6 +336,7 @@ fn report() -> Files {
         users: add_chunks(&mut files, "users", &users(), |first, users| UserChunk { first, users }),
         history_index: Some(add_history_index(&mut files)),
         curves: Some("curves.json".into()),
+        catalogue: Some("catalogue.json".into()),
         baselines: vec![add_baseline(&mut files, "popular", POPULAR)],
         checkpoints: vec![
             add_checkpoint(&mut files, "update-1", 1, "embedder", FIRST),
@@ -311,7 +373,15 @@ fn the_report_of_the_browser_tests_is_what_these_types_write() {
         let users: UserChunk = serde_json::from_slice(&files[name]).unwrap();
         users.check(&manifest, number).unwrap();
     }
+    let read = |name: &Option<String>| &files[name.as_ref().unwrap()][..];
+    let catalogue: Catalogue = read_chunk(read(&manifest.catalogue)).unwrap();
+    catalogue.check(&manifest).unwrap();
+    let exposure = |name: &Option<String>| read_chunk::<Exposure>(read(name)).unwrap();
+    for baseline in &manifest.baselines {
+        exposure(&baseline.exposure).check_baseline(&manifest).unwrap();
+    }
     for checkpoint in &manifest.checkpoints {
+        exposure(&checkpoint.exposure).check(&manifest, checkpoint).unwrap();
         for (number, name) in checkpoint.results.as_ref().unwrap().files.iter().enumerate() {
             let results: ResultChunk = serde_json::from_slice(&files[name]).unwrap();
             results.check(&manifest, checkpoint, number).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Checkpoint, Chunks, F16File, Manifest, TextIndex, check_version};
+use super::{Checkpoint, Chunks, F16File, Manifest, MapFiles, TextIndex, check_version};
 use crate::{Error, ErrorKind};
 
 impl Manifest {
@@ -18,9 +18,8 @@ impl Manifest {
         check_chunks("items", &self.items)?;
         check_chunks("users", &self.users)?;
         check_text_index("history_index", self.history_index.as_ref())?;
-        if let Some(curves) = &self.curves {
-            check_file("curves".to_owned(), curves)?;
-        }
+        check_optional("curves".to_owned(), self.curves.as_deref())?;
+        check_optional("catalogue".to_owned(), self.catalogue.as_deref())?;
         self.check_baselines()?;
         let mut names = BTreeSet::new();
         let mut update = 0;
@@ -33,7 +32,9 @@ impl Manifest {
             update = checkpoint.update;
             self.check_results(checkpoint.results.as_ref(), &field("results"))?;
             check_text_index(&field("profile_index"), checkpoint.profile_index.as_ref())?;
+            check_optional(field("exposure"), checkpoint.exposure.as_deref())?;
             self.check_embeddings(checkpoint, &field)?;
+            check_map(checkpoint.map.as_ref(), &field)?;
         }
         Ok(())
     }
@@ -43,6 +44,7 @@ impl Manifest {
         for (place, baseline) in self.baselines.iter().enumerate() {
             check_name(format!("baselines[{place}].name"), &baseline.name, &mut names)?;
             self.check_results(baseline.results.as_ref(), &format!("baselines[{place}].results"))?;
+            check_optional(format!("baselines[{place}].exposure"), baseline.exposure.as_deref())?;
         }
         Ok(())
     }
@@ -127,6 +129,28 @@ fn check_text_index(field: &str, index: Option<&TextIndex>) -> Result<(), Error>
     Ok(())
 }
 
+fn check_map(map: Option<&MapFiles>, field: &dyn Fn(&str) -> String) -> Result<(), Error> {
+    let Some(map) = map else {
+        return Ok(());
+    };
+    map.files()
+        .try_for_each(|(name, file)| check_file(field("map.") + name, file))?;
+    let [first, second] = map.explained;
+    // A share that is no number fails every comparison.
+    match first >= second && second >= 0.0 && first + second <= 1.0 + 1e-9 {
+        true => Ok(()),
+        false => inconsistent(
+            field("map.explained"),
+            &"two shares of a whole, the larger first",
+            &format_args!("{first} and {second}"),
+        ),
+    }
+}
+
+fn check_optional(field: String, file: Option<&str>) -> Result<(), Error> {
+    file.map_or(Ok(()), |file| check_file(field, file))
+}
+
 /// A report may come from anyone, so a file name must not lead out of its folder or to another host.
 pub(super) fn check_file(field: String, file: &str) -> Result<(), Error> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
@@ -183,9 +207,11 @@ mod tests {
             users: Chunks::in_files("users", 3, 2),
             history_index: Some(words(["b", "é"])),
             curves: Some("curves.json".into()),
+            catalogue: Some("catalogue.json".into()),
             baselines: vec![Baseline {
                 name: "random".into(),
                 results: Some(Chunks::in_files("random", 3, 2)),
+                exposure: Some("random/exposure.json".into()),
                 ..Baseline::default()
             }],
             checkpoints: vec![Checkpoint {
@@ -198,6 +224,13 @@ mod tests {
                     items: file("update-1/items.f16", 5),
                     profiles: file("update-1/profiles.f16", 6),
                     references: None,
+                }),
+                exposure: Some("update-1/exposure.json".into()),
+                map: Some(MapFiles {
+                    items: "update-1/items.xy".into(),
+                    profiles: "update-1/profiles.xy".into(),
+                    references: Some("update-1/references.xy".into()),
+                    explained: [0.5, 0.25],
                 }),
                 ..Checkpoint::default()
             }],
@@ -228,15 +261,21 @@ mod tests {
             ..embeddings.items.clone()
         });
         let expected = [
+            "catalogue.json",
             "curves.json",
             "items-0.json",
             "items-1.json",
             "items-2.json",
             "random-0.json",
             "random-1.json",
+            "random/exposure.json",
+            "update-1/exposure.json",
             "update-1/items.f16",
+            "update-1/items.xy",
             "update-1/profiles.f16",
+            "update-1/profiles.xy",
             "update-1/references.f16",
+            "update-1/references.xy",
             "update-1/results-0.json",
             "update-1/results-1.json",
             "users-0.json",
@@ -253,12 +292,20 @@ mod tests {
         remove(&mut json, "history_index");
         remove(&mut json, "curves");
         remove(&mut json, "redacted");
+        remove(&mut json, "catalogue");
+        remove(&mut json["baselines"][0], "exposure");
+        remove(&mut json["checkpoints"][0], "exposure");
+        remove(&mut json["checkpoints"][0], "map");
         remove(&mut json["baselines"][0], "results");
         remove(&mut json["checkpoints"][0], "profile_index");
         let read = read_manifest(json.to_string().as_bytes()).unwrap();
         assert_eq!((read.history_index, &read.baselines[0].results), (None, &None));
         assert_eq!((&read.checkpoints[0].profile_index, &read.curves), (&None, &None));
-        assert!(!read.redacted);
+        assert!(!read.redacted && read.catalogue.is_none());
+        assert_eq!(
+            (&read.checkpoints[0].exposure, &read.checkpoints[0].map),
+            (&None, &None)
+        );
     }
 
     #[test]
@@ -286,6 +333,17 @@ mod tests {
             assert!(message.starts_with("items.files[1]: expected a path"), "{message}");
             let message = self::message(|manifest| manifest.curves = Some(file.into()));
             assert!(message.starts_with("curves: expected a path"), "{message}");
+            let message = self::message(|manifest| manifest.baselines[0].exposure = Some(file.into()));
+            assert!(
+                message.starts_with("baselines[0].exposure: expected a path"),
+                "{message}"
+            );
+            let message =
+                self::message(|manifest| manifest.checkpoints[0].map.as_mut().unwrap().profiles = file.into());
+            assert!(
+                message.starts_with("checkpoints[0].map.profiles: expected a path"),
+                "{message}"
+            );
             let message = self::message(|manifest| {
                 let index = manifest.history_index.as_mut();
                 index.unwrap().files[0].file = file.into();
@@ -324,6 +382,13 @@ mod tests {
         );
         let rows = message(|manifest| manifest.checkpoints[0].profiles_per_user = 3);
         assert_eq!(rows, "checkpoints[0].embeddings.profiles.rows: expected 9, found 6");
+        for explained in [[0.2, 0.3], [0.9, 0.2], [0.5, -0.1], [f64::NAN, 0.0]] {
+            let shares = message(|manifest| manifest.checkpoints[0].map.as_mut().unwrap().explained = explained);
+            assert!(
+                shares.starts_with("checkpoints[0].map.explained: expected two shares"),
+                "{shares}"
+            );
+        }
         let earlier = message(|manifest| {
             let earlier = Checkpoint {
                 name: "update-0".into(),

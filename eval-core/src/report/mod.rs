@@ -4,7 +4,8 @@
 //! other files: chunks of items ([`ItemChunk`]), users ([`UserChunk`]) and, for each checkpoint, what was found for the
 //! users ([`ResultChunk`]), each small enough to load on demand; embeddings as little-endian f16
 //! ([`EmbeddingStore::read_f16`](crate::retrieval::EmbeddingStore::read_f16)); and the words of texts, to search them
-//! ([`TextIndex`]); and what was logged by update ([`Curves`]). A record's place in its list is its number:
+//! ([`TextIndex`]); what was logged by update ([`Curves`]); titles and popularity of all items ([`Catalogue`]), how often each
+//! is shown ([`Exposure`]) and where it lies on a map ([`Points`]). A record's place in its list is its number:
 //! item 7 is the eighth record over all item chunks, and [`Chunks::locate`] says where that is. Which reports lie beside a
 //! viewer is another file's matter ([`Runs`]).
 //!
@@ -30,14 +31,20 @@
 //! # Ok::<(), eval_core::Error>(())
 //! ```
 
+mod catalogue;
 mod check;
 mod chunk;
 mod curves;
+mod exposure;
+mod map;
 mod runs;
 mod text_index;
 
+pub use catalogue::Catalogue;
 pub use chunk::{Found, Interaction, Item, ItemChunk, ResultChunk, User, UserChunk, UserResult};
 pub use curves::{Curve, Curves};
+pub use exposure::Exposure;
+pub use map::{MapFiles, Points};
 pub use runs::{RunPlace, Runs};
 pub use text_index::{
     INDEX_FILE_BYTES, IndexBuilder, IndexFile, TextIndex, TextIndexFile, users_in_all, users_in_any, words,
@@ -93,6 +100,9 @@ pub struct Manifest {
     /// What was logged by update, a [`Curves`] file; `None` where nothing was kept.
     #[serde(default)]
     pub curves: Option<String>,
+    /// Titles and popularity of all items, a [`Catalogue`] file; `None` where only the item chunks tell them.
+    #[serde(default)]
+    pub catalogue: Option<String>,
     /// Rankings that need no profile, or no training.
     pub baselines: Vec<Baseline>,
     /// The checkpoints, by ascending update.
@@ -117,6 +127,7 @@ impl Default for Manifest {
             users: Chunks::default(),
             history_index: None,
             curves: None,
+            catalogue: None,
             baselines: Vec::new(),
             checkpoints: Vec::new(),
         }
@@ -149,7 +160,13 @@ impl Manifest {
             .checkpoints
             .iter()
             .filter_map(|checkpoint| checkpoint.embeddings.as_ref());
-        let records = records.map(String::as_str).chain(self.curves.as_deref());
+        let of_run = [&self.curves, &self.catalogue].into_iter().filter_map(Option::as_deref);
+        let shown = self.baselines.iter().map(|baseline| &baseline.exposure);
+        let shown = shown.chain(self.checkpoints.iter().map(|checkpoint| &checkpoint.exposure));
+        let maps = self.checkpoints.iter().filter_map(|checkpoint| checkpoint.map.as_ref());
+        let maps = maps.flat_map(|map| map.files().map(|(_, file)| file));
+        let records = records.map(String::as_str).chain(of_run);
+        let records = records.chain(shown.filter_map(Option::as_deref)).chain(maps);
         let words = words.map(|listed| listed.file.as_str());
         let vectors = vectors.flat_map(Embeddings::files).map(|matrix| matrix.file.as_str());
         records.chain(words).chain(vectors).collect()
@@ -231,6 +248,9 @@ pub struct Baseline {
     /// metrics were kept.
     #[serde(default)]
     pub results: Option<Chunks>,
+    /// How often it shows each item, an [`Exposure`] file; `None` where that was not counted.
+    #[serde(default)]
+    pub exposure: Option<String>,
 }
 
 /// A point of the run at which it was evaluated.
@@ -257,8 +277,14 @@ pub struct Checkpoint {
     /// The words of all of each user's generated profiles: [`IndexFile`]s; `None` where there is nothing to search.
     #[serde(default)]
     pub profile_index: Option<TextIndex>,
+    /// How often it shows each item, an [`Exposure`] file; `None` where that was not counted.
+    #[serde(default)]
+    pub exposure: Option<String>,
     /// The vectors that the recorded ranks are of; `None` where they were not kept.
     pub embeddings: Option<Embeddings>,
+    /// The vectors on a map; `None` where they were not kept.
+    #[serde(default)]
+    pub map: Option<MapFiles>,
 }
 
 /// A paired test between a checkpoint's generated profiles and something else, over the same users.
@@ -317,7 +343,8 @@ pub fn read_manifest(mut reader: impl Read) -> Result<Manifest, Error> {
     Ok(manifest)
 }
 
-/// Reads a chunk: [`ItemChunk`], [`UserChunk`] or [`ResultChunk`]. Their `check` compares one with its manifest.
+/// Reads another JSON file of the report: [`ItemChunk`], [`UserChunk`], [`ResultChunk`], [`Curves`], [`Catalogue`] or
+/// [`Exposure`]. Their `check` compares one with its manifest.
 ///
 /// # Errors
 /// [`ErrorKind::Json`], and those of the reader.

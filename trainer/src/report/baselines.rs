@@ -74,6 +74,7 @@ impl ReportWriter {
             metrics: table.summary(&bootstrap(self.seed)),
             ties: ranked.ties(),
             results: Some(chunks),
+            exposure: None,
         });
         self.baselines.push((name.to_owned(), table));
         Ok(())

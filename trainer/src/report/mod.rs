@@ -244,7 +244,9 @@ impl ReportWriter {
             comparisons: self.comparisons(evaluated)?,
             results: Some(chunks),
             profile_index: Some(profile_index),
+            exposure: None,
             embeddings: Some(embeddings),
+            map: None,
         };
         self.manifest.checkpoints.retain(|other| other.name != name);
         self.manifest.checkpoints.push(checkpoint);
