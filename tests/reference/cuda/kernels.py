@@ -1,0 +1,103 @@
+"""What the try_*.py scripts share: compiling a source, launching, comparing and timing. Needs torch and CuPy."""
+import pathlib
+
+import cupy
+import numpy as np
+import torch
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCES = HERE.parents[2] / "models/src/ops/cuda"
+if not SOURCES.is_dir():
+    SOURCES = HERE  # sources copied beside the scripts
+DEV = "cuda"
+WORST = {"failed": 0}
+
+
+class Module:
+    """The kernels of one source file."""
+
+    def __init__(self, name):
+        text = (SOURCES / "prelude.cuh").read_text() + (SOURCES / name).read_text()
+        self.module = cupy.RawModule(code=text, backend="nvrtc", options=("--std=c++17",))
+        self.kernels = {}
+
+    def __call__(self, name, grid, block, *args, shared=0):
+        """Launches `name`: tensors as pointers (None: null), int as int32, float as f32, np.int64 as it is."""
+        kernel = self.kernels.get(name)
+        if kernel is None:
+            kernel = self.kernels[name] = self.module.get_function(name)
+            if shared > 40 * 1024:  # 48 KB are free without asking, static shared memory counted
+                kernel.max_dynamic_shared_size_bytes = shared
+        grid = grid if isinstance(grid, tuple) else (grid,)
+        kernel(grid, (block,), tuple(argument(a) for a in args), shared_mem=shared)
+
+
+def argument(a):
+    if a is None:
+        return np.uint64(0)
+    if isinstance(a, torch.Tensor):
+        return np.uint64(a.data_ptr())
+    if isinstance(a, int):
+        return np.uint32(a) if a > 2**31 - 1 else np.int32(a)
+    if isinstance(a, float):
+        return np.float32(a)
+    return a
+
+
+def error(found, expected):
+    """‖found − expected‖ / ‖expected‖ in f64; NaN anywhere is infinite."""
+    found, expected = found.detach().double(), expected.detach().double()
+    value = ((found - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+    return value if value == value else float("inf")
+
+
+def check(name, found, expected, most=4e-3):
+    value = error(found, expected)
+    ok = value <= most
+    WORST["failed"] += not ok
+    print(f"{'ok  ' if ok else 'FAIL'} {name}: error {value:.2e} (at most {most:.0e})", flush=True)
+
+
+def equal(name, found, expected):
+    ok = bool((found == expected).all())
+    WORST["failed"] += not ok
+    print(f"{'ok  ' if ok else 'FAIL'} {name}: {'equal' if ok else 'DIFFERENT'}", flush=True)
+
+
+def randn(*shape, dtype=torch.bfloat16, scale=1.0):
+    return (torch.randn(*shape, device=DEV, dtype=torch.float32) * scale).to(dtype)
+
+
+def poison(*shape, dtype=torch.bfloat16):
+    return torch.full(shape, float("nan"), device=DEV, dtype=dtype)
+
+
+def timed(calls, rounds=5, repeat=1):
+    """Median milliseconds of one of `calls`, which are captured one after the other, `repeat` times, in a CUDA graph."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    torch.cuda.synchronize()
+    for call in calls:
+        call()
+    torch.cuda.synchronize()
+    with stream:
+        stream.begin_capture()
+        for _ in range(repeat):
+            for call in calls:
+                call()
+        graph = stream.end_capture()
+        graph.launch(stream)
+        stream.synchronize()
+        times = []
+        for _ in range(rounds):
+            start, end = cupy.cuda.Event(), cupy.cuda.Event()
+            start.record(stream)
+            graph.launch(stream)
+            end.record(stream)
+            end.synchronize()
+            times.append(cupy.cuda.get_elapsed_time(start, end))
+    return sorted(times)[rounds // 2] / (len(calls) * repeat)
+
+
+def finish():
+    print("all right" if WORST["failed"] == 0 else f"{WORST['failed']} FAILED", flush=True)
+    raise SystemExit(WORST["failed"] != 0)
