@@ -100,16 +100,21 @@ impl Lanes {
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        let mut sums = self.0;
-        let mut width = LANES / 2;
-        while width > 0 {
-            for lane in 0..width {
-                sums[lane] += sums[lane + width];
-            }
-            width /= 2;
-        }
-        sums[0]
+        sum_of_lanes(self.0)
     }
+}
+
+/// The lanes added pairwise.
+#[inline(always)]
+pub(super) fn sum_of_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// The length of a row, in f64, where no square of an f32 overflows or vanishes. The lanes are those of the dot product.

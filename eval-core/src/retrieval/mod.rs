@@ -5,10 +5,11 @@
 //! fused multiply-adds; lengths are summed in f64. Neither the number of threads nor the processor's vector width changes
 //! a score. How scores become ranks is told by [`scores`](crate::scores): ties by ascending item index, masked items absent.
 
+mod half_rows;
 mod kernel;
 mod store;
 
-pub use store::EmbeddingStore;
+pub use store::{EmbeddingStore, F16Pieces};
 
 use crate::scores::{RankedTarget, ScoredItem, rank_by_scores, top_by_scores};
 use crate::{Cutoff, Error, ErrorKind, parallel};
@@ -184,9 +185,16 @@ impl Retriever {
     fn score_block(&self, directions: &[f32], stride: usize, first: usize) -> Vec<f32> {
         let rows = ITEM_BLOCK.min(self.items.rows() - first);
         let mut scores = vec![0.0; directions.len() / stride * rows];
-        match self.items.as_unpacked(first, rows, stride) {
-            Some(items) => kernel::dot_products(directions, items, stride, &mut scores),
-            None => {
+        let one_query = directions.len() == stride;
+        match (
+            self.items.as_unpacked(first, rows, stride),
+            self.items.as_f16(first, rows),
+        ) {
+            (Some(items), _) => kernel::dot_products(directions, items, stride, &mut scores),
+            (None, Some(items)) if one_query => {
+                half_rows::dot_products(directions, items, self.items.dims(), &mut scores);
+            }
+            _ => {
                 let mut items = vec![0.0; rows * stride];
                 self.items.unpack(first, rows, stride, &mut items);
                 kernel::dot_products(directions, &items, stride, &mut scores);

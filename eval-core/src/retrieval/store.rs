@@ -2,8 +2,8 @@ use std::borrow::Cow;
 use std::io::{Read, Write};
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
+use super::half_rows;
 use crate::{Error, ErrorKind};
 
 /// Vectors in rows, `[rows, dims]`, f32 or f16; every value is finite.
@@ -52,7 +52,9 @@ impl EmbeddingStore {
     /// Those of [`EmbeddingStore::from_f32`].
     pub fn from_f16(values: Vec<f16>, dims: usize) -> Result<Self, Error> {
         let rows = checked_rows(values.len(), dims)?;
-        check_finite(&values, dims)?;
+        if !half_rows::all_finite(&values) {
+            check_finite(&values, dims)?;
+        }
         Ok(Self {
             values: Values::F16(values),
             rows,
@@ -83,7 +85,11 @@ impl EmbeddingStore {
         let range = row * self.dims..(row + 1) * self.dims;
         match &self.values {
             Values::F32(values) => Cow::Borrowed(&values[range]),
-            Values::F16(values) => Cow::Owned(values[range].to_f32_vec()),
+            Values::F16(values) => {
+                let mut wide = vec![0.0; self.dims];
+                half_rows::widen(&values[range], &mut wide);
+                Cow::Owned(wide)
+            }
         }
     }
 
@@ -117,25 +123,16 @@ impl EmbeddingStore {
     /// # Errors
     /// [`ErrorKind::LengthsDiffer`] when there are more or fewer bytes, and those of [`EmbeddingStore::from_f16`].
     pub fn read_f16(mut reader: impl Read, rows: usize, dims: usize) -> Result<Self, Error> {
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes)?;
-        let expected = rows
-            .checked_mul(dims)
-            .and_then(|values| values.checked_mul(2))
-            .unwrap_or(usize::MAX);
-        if bytes.len() != expected {
-            return Err(ErrorKind::LengthsDiffer {
-                what: "bytes of f16 embeddings",
-                expected,
-                found: bytes.len(),
+        let mut pieces = F16Pieces::new(rows, dims);
+        let mut piece = vec![0; 1 << 16];
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => return pieces.finish(),
+                Ok(length) => pieces.push(&piece[..length])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
             }
-            .into());
         }
-        let values = bytes
-            .chunks_exact(2)
-            .map(|pair| f16::from_le_bytes([pair[0], pair[1]]))
-            .collect();
-        Self::from_f16(values, dims)
     }
 
     /// Writes the values as f16, little-endian, row after row, rounding those of an f32 store.
@@ -161,8 +158,16 @@ impl EmbeddingStore {
             let range = row * self.dims..(row + 1) * self.dims;
             match &self.values {
                 Values::F32(values) => into[..self.dims].copy_from_slice(&values[range]),
-                Values::F16(values) => values[range].convert_to_f32_slice(&mut into[..self.dims]),
+                Values::F16(values) => half_rows::widen(&values[range], into),
             }
+        }
+    }
+
+    /// Rows `first..first + count` where they are stored as f16.
+    pub(super) fn as_f16(&self, first: usize, count: usize) -> Option<&[f16]> {
+        match &self.values {
+            Values::F16(values) => Some(&values[first * self.dims..(first + count) * self.dims]),
+            Values::F32(_) => None,
         }
     }
 
@@ -172,6 +177,83 @@ impl EmbeddingStore {
             Values::F32(values) if stride == self.dims => Some(&values[first * stride..(first + count) * stride]),
             _ => None,
         }
+    }
+}
+
+/// Vectors of f16 that come in pieces, as from a network: none of them is held twice.
+///
+/// ```
+/// use eval_core::retrieval::F16Pieces;
+/// let mut pieces = F16Pieces::new(1, 2);
+/// pieces.push(&[0x00, 0x3c, 0x00])?; // pieces may end within a value
+/// pieces.push(&[0xc1])?;
+/// assert_eq!(pieces.finish()?.row(0)[..], [1.0, -2.5]);
+/// # Ok::<(), eval_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct F16Pieces {
+    values: Vec<f16>,
+    /// The low byte of a value whose high byte is to come.
+    low: Option<u8>,
+    bytes: usize,
+    expected_bytes: usize,
+    dims: usize,
+}
+
+impl F16Pieces {
+    /// Nothing yet of `[rows, dims]`.
+    pub fn new(rows: usize, dims: usize) -> Self {
+        let values = rows.checked_mul(dims).and_then(|values| values.checked_mul(2));
+        Self {
+            values: Vec::new(),
+            low: None,
+            bytes: 0,
+            expected_bytes: values.unwrap_or(usize::MAX),
+            dims,
+        }
+    }
+
+    /// Takes the next bytes: values little-endian, row after row. What is too much is counted and dropped.
+    ///
+    /// # Errors
+    /// When there is not enough memory for the whole.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let wanted = self.expected_bytes - self.bytes.min(self.expected_bytes);
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        let bytes = &bytes[..bytes.len().min(wanted)];
+        let missing = self.expected_bytes / 2 - self.values.len();
+        if self.values.try_reserve_exact(missing).is_err() {
+            return Err(std::io::Error::from(std::io::ErrorKind::OutOfMemory).into());
+        }
+        let rest = match (self.low, bytes.split_first()) {
+            (Some(low), Some((&high, rest))) => {
+                self.values.push(f16::from_le_bytes([low, high]));
+                self.low = None;
+                rest
+            }
+            _ => bytes,
+        };
+        let (pairs, odd) = rest.as_chunks();
+        self.values.extend(pairs.iter().map(|&pair| f16::from_le_bytes(pair)));
+        self.low = odd.first().copied().or(self.low);
+        Ok(())
+    }
+
+    /// The vectors, all of which must be there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthsDiffer`] when there were more or fewer bytes, and those of [`EmbeddingStore::from_f16`].
+    pub fn finish(self) -> Result<EmbeddingStore, Error> {
+        let (expected, found) = (self.expected_bytes, self.bytes);
+        if expected != found {
+            return Err(ErrorKind::LengthsDiffer {
+                what: "bytes of f16 embeddings",
+                expected,
+                found,
+            }
+            .into());
+        }
+        EmbeddingStore::from_f16(self.values, self.dims)
     }
 }
 
@@ -253,5 +335,20 @@ mod tests {
         );
         let error = EmbeddingStore::read_f16(&bytes[..10], 3, 2).unwrap_err();
         assert_eq!(error.to_string(), "expected 12 bytes of f16 embeddings, found 10");
+        let error = EmbeddingStore::read_f16(&[0; 13][..], 3, 2).unwrap_err();
+        assert_eq!(error.to_string(), "expected 12 bytes of f16 embeddings, found 13");
+    }
+
+    #[test]
+    fn pieces_of_any_length_are_the_whole() {
+        let store = EmbeddingStore::from_f32((0u8..24).map(f32::from).collect(), 4).unwrap();
+        let mut bytes = Vec::new();
+        store.write_f16(&mut bytes).unwrap();
+        for length in [1, 2, 3, 5, 7, 48, 100] {
+            let mut pieces = F16Pieces::new(6, 4);
+            bytes.chunks(length).for_each(|piece| pieces.push(piece).unwrap());
+            assert_eq!(pieces.finish().unwrap(), store.to_f16().unwrap(), "pieces of {length}");
+        }
+        assert!(F16Pieces::new(usize::MAX, 2).push(&[0]).is_err());
     }
 }
