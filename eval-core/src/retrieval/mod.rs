@@ -9,7 +9,7 @@ mod half_rows;
 mod kernel;
 mod store;
 
-pub use store::{EmbeddingStore, F16Pieces};
+pub use store::{EmbeddingStore, F16Parts};
 
 use crate::scores::{RankedTarget, ScoredItem, rank_by_scores, top_by_scores};
 use crate::{Cutoff, Error, ErrorKind, parallel};

@@ -123,12 +123,12 @@ impl EmbeddingStore {
     /// # Errors
     /// [`ErrorKind::LengthsDiffer`] when there are more or fewer bytes, and those of [`EmbeddingStore::from_f16`].
     pub fn read_f16(mut reader: impl Read, rows: usize, dims: usize) -> Result<Self, Error> {
-        let mut pieces = F16Pieces::new(rows, dims);
-        let mut piece = vec![0; 1 << 16];
+        let mut parts = F16Parts::new(rows, dims);
+        let mut part = vec![0; 1 << 16];
         loop {
-            match reader.read(&mut piece) {
-                Ok(0) => return pieces.finish(),
-                Ok(length) => pieces.push(&piece[..length])?,
+            match reader.read(&mut part) {
+                Ok(0) => return parts.finish(),
+                Ok(length) => parts.push(&part[..length]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
@@ -180,27 +180,29 @@ impl EmbeddingStore {
     }
 }
 
-/// Vectors of f16 that come in pieces, as from a network: none of them is held twice.
+/// Vectors of f16 that come in parts, as from a network: none of them is held twice.
 ///
 /// ```
-/// use eval_core::retrieval::F16Pieces;
-/// let mut pieces = F16Pieces::new(1, 2);
-/// pieces.push(&[0x00, 0x3c, 0x00])?; // pieces may end within a value
-/// pieces.push(&[0xc1])?;
-/// assert_eq!(pieces.finish()?.row(0)[..], [1.0, -2.5]);
+/// use eval_core::retrieval::F16Parts;
+/// let mut parts = F16Parts::new(1, 2);
+/// parts.push(&[0x00, 0x3c, 0x00]); // parts may end within a value
+/// parts.push(&[0xc1]);
+/// assert_eq!(parts.finish()?.row(0)[..], [1.0, -2.5]);
 /// # Ok::<(), eval_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct F16Pieces {
+pub struct F16Parts {
     values: Vec<f16>,
     /// The low byte of a value whose high byte is to come.
     low: Option<u8>,
     bytes: usize,
     expected_bytes: usize,
+    /// Whether there is room for all of them.
+    has_room: bool,
     dims: usize,
 }
 
-impl F16Pieces {
+impl F16Parts {
     /// Nothing yet of `[rows, dims]`.
     pub fn new(rows: usize, dims: usize) -> Self {
         let values = rows.checked_mul(dims).and_then(|values| values.checked_mul(2));
@@ -209,21 +211,20 @@ impl F16Pieces {
             low: None,
             bytes: 0,
             expected_bytes: values.unwrap_or(usize::MAX),
+            has_room: true,
             dims,
         }
     }
 
     /// Takes the next bytes: values little-endian, row after row. What is too much is counted and dropped.
-    ///
-    /// # Errors
-    /// When there is not enough memory for the whole.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub fn push(&mut self, bytes: &[u8]) {
         let wanted = self.expected_bytes - self.bytes.min(self.expected_bytes);
         self.bytes = self.bytes.saturating_add(bytes.len());
         let bytes = &bytes[..bytes.len().min(wanted)];
         let missing = self.expected_bytes / 2 - self.values.len();
-        if self.values.try_reserve_exact(missing).is_err() {
-            return Err(std::io::Error::from(std::io::ErrorKind::OutOfMemory).into());
+        self.has_room &= self.values.try_reserve_exact(missing).is_ok();
+        if !self.has_room {
+            return;
         }
         let rest = match (self.low, bytes.split_first()) {
             (Some(low), Some((&high, rest))) => {
@@ -236,14 +237,17 @@ impl F16Pieces {
         let (pairs, odd) = rest.as_chunks();
         self.values.extend(pairs.iter().map(|&pair| f16::from_le_bytes(pair)));
         self.low = odd.first().copied().or(self.low);
-        Ok(())
     }
 
     /// The vectors, all of which must be there.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthsDiffer`] when there were more or fewer bytes, and those of [`EmbeddingStore::from_f16`].
+    /// [`ErrorKind::LengthsDiffer`] when there were more or fewer bytes, those of [`EmbeddingStore::from_f16`], and one of
+    /// [`ErrorKind::Io`] when there is no room for all.
     pub fn finish(self) -> Result<EmbeddingStore, Error> {
+        if !self.has_room {
+            return Err(std::io::Error::from(std::io::ErrorKind::OutOfMemory).into());
+        }
         let (expected, found) = (self.expected_bytes, self.bytes);
         if expected != found {
             return Err(ErrorKind::LengthsDiffer {
@@ -340,15 +344,17 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_any_length_are_the_whole() {
+    fn parts_of_any_length_are_the_whole() {
         let store = EmbeddingStore::from_f32((0u8..24).map(f32::from).collect(), 4).unwrap();
         let mut bytes = Vec::new();
         store.write_f16(&mut bytes).unwrap();
         for length in [1, 2, 3, 5, 7, 48, 100] {
-            let mut pieces = F16Pieces::new(6, 4);
-            bytes.chunks(length).for_each(|piece| pieces.push(piece).unwrap());
-            assert_eq!(pieces.finish().unwrap(), store.to_f16().unwrap(), "pieces of {length}");
+            let mut parts = F16Parts::new(6, 4);
+            bytes.chunks(length).for_each(|part| parts.push(part));
+            assert_eq!(parts.finish().unwrap(), store.to_f16().unwrap(), "parts of {length}");
         }
-        assert!(F16Pieces::new(usize::MAX, 2).push(&[0]).is_err());
+        let mut parts = F16Parts::new(usize::MAX / 8, 2);
+        parts.push(&[0]);
+        assert!(matches!(parts.finish().unwrap_err().kind(), ErrorKind::Io { .. }));
     }
 }
