@@ -147,6 +147,7 @@ pub fn set_up(layout: &Layout) -> Result<()> {
     cuda::set_up(layout)?;
     wasm::Toolchain::set_up()?;
     wasm::set_up_bindgen(layout)?;
+    wasm::set_up_optimizer(layout)?;
     browser::set_up(layout)?;
     eprintln!("everything that the checks need is there");
     Ok(())

@@ -52,6 +52,9 @@ pub fn build(layout: &Layout) -> Result<()> {
         .arg(&layout.site)
         .arg(wasm::module(layout, "viewer")))?;
     let module = layout.site.join("viewer_bg.wasm");
+    if let Err(error) = wasm::optimize(layout, &module) {
+        eprintln!("{error:#}; the viewer works as it is, but is larger than it needs to be");
+    }
     let bytes = module
         .metadata()
         .with_context(|| format!("{} was not made", module.display()))?

@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod cuda;
 pub mod native;
+pub mod node;
 pub mod wasm;
 
 mod debian;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{debian, native};
+use super::{debian, native, node};
 use crate::layout::Layout;
 use crate::process::{answer, command, find_on_path, run};
 
@@ -17,6 +17,22 @@ const PACKAGES: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web
 
 /// The profile of what runs in a browser, see the root `Cargo.toml`.
 pub const PROFILE: &str = "web";
+
+/// What `wasm-opt` is told: what the module may use, and to make it small. A function that is called once is put into its
+/// caller only when it is tiny: without that limit the module is smaller, but it packs worse by 15 %.
+const OPTIMIZER: [&str; 11] = [
+    "--enable-simd",
+    "--enable-bulk-memory",
+    "--enable-bulk-memory-opt",
+    "--enable-mutable-globals",
+    "--enable-sign-ext",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-multivalue",
+    "-Oz",
+    "--one-caller-inline-max-function-size",
+    "5",
+];
 
 /// Which toolchain builds for wasm32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +118,39 @@ pub fn set_up_bindgen(layout: &Layout) -> Result<PathBuf> {
         native::install(layout, "wasm-bindgen-cli", Some(&version))?;
     }
     Ok(path)
+}
+
+/// `wasm-opt` of the version that `xtask/wasm-opt` names, out of npm's `binaryen`.
+pub fn set_up_optimizer(layout: &Layout) -> Result<PathBuf> {
+    let ours = layout.root.join("xtask/wasm-opt");
+    let folder = layout.tools.join("wasm-opt");
+    // Among the other tools, because it is large and a fresh clone needs it anew otherwise.
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for name in ["package.json", "package-lock.json"] {
+        let wanted =
+            std::fs::read(ours.join(name)).with_context(|| format!("cannot read {name} in {}", ours.display()))?;
+        let path = folder.join(name);
+        // Written only when it differs: npm's packages must stay newer than the lock file.
+        if std::fs::read(&path).ok().as_ref() != Some(&wanted) {
+            std::fs::write(&path, wanted).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    node::set_up("wasm-opt runs on Node.js")?;
+    node::install(&folder, "wasm-opt")?;
+    Ok(folder.join("node_modules/binaryen/bin/wasm-opt"))
+}
+
+/// Makes a module smaller, in place.
+pub fn optimize(layout: &Layout, module: &Path) -> Result<()> {
+    let optimizer = set_up_optimizer(layout)?;
+    let smaller = module.with_extension("smaller");
+    run(command("node")
+        .arg(optimizer)
+        .args(OPTIMIZER)
+        .arg(module)
+        .arg("-o")
+        .arg(&smaller))?;
+    std::fs::rename(&smaller, module).with_context(|| format!("cannot replace {}", module.display()))
 }
 
 fn own_has_target() -> bool {
