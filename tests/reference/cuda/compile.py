@@ -48,7 +48,7 @@ def main():
             print(f"{path.name} {arch}")
             for entry in re.finditer(r"Compiling entry function '(\w+)'.*?\n.*?\n\s*(.*?)\n.*?Used (\d+) registers(.*?)\n", log):
                 name, stack, registers, rest = entry.groups()
-                spilled = "" if stack.startswith("0 bytes stack") else f"  STACK: {stack}"
+                spilled = "" if "0 bytes stack" in stack else f"  STACK: {stack}"
                 shared = re.search(r"(\d+) bytes smem", rest)
                 print(f"  {name:40} {registers:>3} registers {shared.group(1) if shared else 0:>6} shared{spilled}")
             for line in log.splitlines():

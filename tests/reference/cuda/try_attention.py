@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""attention.cu against dense attention in f64, forward and backward, then timed beside PyTorch's.
+
+    python3 try_attention.py [--quick]
+"""
+import sys
+
+import torch
+
+from kernels import DEV, Module, check, equal, finish, poison, randn, timed
+
+SHARED = {"attend": {64: 40960, 128: 81920, 256: 98304}, "q": {64: 49152, 128: 98304, 256: 98304}, "kv": {64: 33280, 128: 66048, 256: 131584}}
+m = Module("attention.cu")
+
+
+class Rows:
+    """Packed rows: each is [len] or [prompt, branch, branch, ...]."""
+
+    def __init__(self, rows, causal):
+        self.causal, segments, start = causal, [], 0
+        for prompt, *branches in rows:
+            first = len(segments)
+            segments.append([start, prompt, 0, 0, first + 1, len(branches)])
+            at = start + prompt
+            for branch in branches:
+                segments.append([at, branch, start, prompt, 0, 0])
+                at += branch
+            start = at
+        self.tokens, self.list = start, segments
+        tiles = sorted(((s, i) for s in range(len(segments)) for i in range((segments[s][1] + 63) // 64)), key=lambda t: -t[1])
+        self.segments = torch.tensor(segments, dtype=torch.int32, device=DEV)
+        self.tiles = torch.tensor(tiles, dtype=torch.int32, device=DEV)
+
+    def mask(self):
+        seen = torch.zeros(self.tokens, self.tokens, dtype=torch.bool)
+        for start, count, prefix, prefix_len, _, _ in self.list:
+            own = torch.ones(count, count, dtype=torch.bool)
+            seen[start:start + count, start:start + count] = own.tril() if self.causal else own
+            seen[start:start + count, prefix:prefix + prefix_len] = True
+        return seen.to(DEV)
+
+    def pairs(self):
+        return sum((n * (n + 1) // 2 if self.causal else n * n) + n * p for _, n, _, p, _, _ in self.list)
+
+
+def name_of(kernel, dim):
+    return f"{kernel}_{dim}" if dim in (64, 128, 256) else f"{kernel}_any"
+
+
+def more(dim):
+    return () if dim in (64, 128, 256) else (dim,)
+
+
+def forward(rows, out, lse, q, k, v, heads, kv, dim):
+    m(name_of("attend", dim), (heads, len(rows.tiles)), 128, out, lse, q, k, v, q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles,
+      rows.tokens, heads, kv, int(rows.causal), dim**-0.5, *more(dim), shared=SHARED["attend"].get(dim, 0))
+
+
+def deltas_of(rows, deltas, d_out, out, heads, dim):
+    m("attention_deltas", ((heads + 3) // 4, rows.tokens), 128, deltas, d_out, out, rows.tokens, heads, dim)
+
+
+def backward_q(rows, dq, d_out, lse, deltas, q, k, v, heads, kv, dim):
+    m(name_of("attend_backward_q", dim), (heads, len(rows.tiles)), 128, dq, d_out, lse, deltas, q, k, v, dq.stride(0), q.stride(0), k.stride(0),
+      v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, kv, int(rows.causal), dim**-0.5, *more(dim), shared=SHARED["q"].get(dim, 0))
+
+
+def backward_kv(rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts=None):
+    count = heads // kv // together
+    dk_parts, dv_parts = (None, None) if count == 1 else parts if parts is not None else [poison(rows.tokens, heads // together, dim, dtype=torch.float32) for _ in range(2)]
+    m(name_of("attend_backward_kv", dim), (heads // together, len(rows.tiles)), 256 if dim == 256 else 128, dk, dv, dk_parts, dv_parts, d_out, lse,
+      deltas, q, k, v, dk.stride(0), dv.stride(0), q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, kv, together,
+      int(rows.causal), dim**-0.5, *more(dim), shared=SHARED["kv"].get(dim, 0))
+    if count > 1:
+        for out, x in ((dk, dk_parts), (dv, dv_parts)):
+            m("sum_parts", ((kv * dim // 8 + 127) // 128, rows.tokens), 128, out, x, out.stride(0), kv, count, dim)
+
+
+def parts_of(qkv, heads, kv, dim):
+    return qkv[:, : heads * dim], qkv[:, heads * dim: (heads + kv) * dim], qkv[:, (heads + kv) * dim:]
+
+
+def reference(rows, q, k, v, heads, kv, dim, d_out):
+    split = lambda x, n: x.double().reshape(rows.tokens, n, dim).transpose(0, 1).detach().requires_grad_()
+    a, b, c = split(q, heads), split(k, kv), split(v, kv)
+    scores = a @ b.repeat_interleave(heads // kv, 0).transpose(1, 2) * dim**-0.5
+    scores = scores.masked_fill(~rows.mask(), float("-inf"))
+    out = torch.softmax(scores, -1) @ c.repeat_interleave(heads // kv, 0)
+    join = lambda x: x.transpose(0, 1).reshape(rows.tokens, -1)
+    join(out).backward(d_out.double())
+    return join(out), torch.logsumexp(scores, -1), join(a.grad), join(b.grad), join(c.grad)
+
+
+def try_all():
+    trees = [[100, 37, 65], [1], [64], [1, 1], [130, 64], [63, 1, 1, 200], [257]]
+    plain = [[5], [64], [200], [1], [129], [33]]
+    for heads, kv, dim, togethers in [(4, 1, 64, (4, 2, 1)), (3, 3, 64, (1,)), (8, 2, 128, (4, 1)), (2, 2, 128, (1,)), (8, 1, 256, (8, 1)), (2, 2, 256, (1,)),
+                                      (4, 2, 32, (2,)), (2, 2, 16, (1,)), (4, 1, 80, (4,))]:
+        for layout, causal in ((trees, True), (plain, False), (plain, True)):
+            rows = Rows(layout, causal)
+            qkv, d_qkv = randn(rows.tokens, (heads + 2 * kv) * dim), poison(rows.tokens, (heads + 2 * kv) * dim)
+            q, k, v = parts_of(qkv, heads, kv, dim)
+            dq, dk, dv = parts_of(d_qkv, heads, kv, dim)
+            d_out, out = randn(rows.tokens, heads * dim), poison(rows.tokens, heads * dim)
+            lse, deltas = poison(heads, rows.tokens, dtype=torch.float32), poison(heads, rows.tokens, dtype=torch.float32)
+            expected = reference(rows, q, k, v, heads, kv, dim, d_out)
+            forward(rows, out, lse, q, k, v, heads, kv, dim)
+            name = f"heads {heads}/{kv} dim {dim} {'trees' if layout is trees else 'plain'}{' causal' if causal else ''}"
+            check(name + " out", out, expected[0], 6e-3)
+            check(name + " lse", lse, expected[1], 1e-5)
+            deltas_of(rows, deltas, d_out, out, heads, dim)
+            backward_q(rows, dq, d_out, lse, deltas, q, k, v, heads, kv, dim)
+            check(name + " dq", dq, expected[2], 1e-2)
+            for together in togethers:
+                dk.fill_(float("nan"))
+                dv.fill_(float("nan"))
+                backward_kv(rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together)
+                check(name + f" together {together} dk", dk, expected[3], 1e-2)
+                check(name + f" together {together} dv", dv, expected[4], 1e-2)
+            before = d_qkv.clone()
+            backward_q(rows, dq, d_out, lse, deltas, q, k, v, heads, kv, dim)
+            backward_kv(rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, togethers[-1])
+            equal(name + " again", d_qkv.view(torch.int16), before.view(torch.int16))
+
+
+def sdpa_times(batch, length, heads, kv, dim, causal):
+    def run():
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=kv != heads)
+
+    def clock(f):
+        for _ in range(3):
+            f()
+        times = []
+        for _ in range(10):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            f()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(start.elapsed_time(end))
+        return sorted(times)[5]
+
+    q, k, v = [randn(batch, n, length, dim) for n in (heads, kv, kv)]
+    if kv != heads and dim == 256:
+        k, v = [x.repeat_interleave(heads // kv, 1) for x in (k, v)]
+    with torch.no_grad():
+        ahead = clock(run)
+    for x in (q, k, v):
+        x.requires_grad_()
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=k.shape[1] != heads)
+    d_out = torch.randn_like(out)
+    return ahead, clock(lambda: torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True))
+
+
+def time_all():
+    for name, layout, causal, heads, kv, dim, sdpa in [
+            ("gemma-2b, 2 x 1536", [[1536]] * 2, True, 8, 1, 256, (2, 1536)), ("gemma-2b, pair 1024 + 2 x 512", [[1024, 512, 512]], True, 8, 1, 256, None),
+            ("gemma-2b, 4 x 1536", [[1536]] * 4, True, 8, 1, 256, (4, 1536)), ("gemma-2b, 8 pairs", [[1024, 512, 512]] * 8, True, 8, 1, 256, None),
+            ("llama-3-8b, 2 x 1536", [[1536]] * 2, True, 32, 8, 128, (2, 1536)), ("llama-3-8b, pair 1024 + 2 x 512", [[1024, 512, 512]], True, 32, 8, 128, None),
+            ("llama-3-8b, 8 pairs", [[1024, 512, 512]] * 8, True, 32, 8, 128, None), ("bert-large, 64 x 512", [[512]] * 64, False, 16, 16, 64, (64, 512)),
+            ("4 x 4096, dim 128", [[4096]] * 4, True, 16, 16, 128, (4, 4096))]:
+        rows = Rows(layout, causal)
+        qkv, d_qkv = randn(rows.tokens, (heads + 2 * kv) * dim), poison(rows.tokens, (heads + 2 * kv) * dim)
+        q, k, v = parts_of(qkv, heads, kv, dim)
+        dq, dk, dv = parts_of(d_qkv, heads, kv, dim)
+        d_out, out = randn(rows.tokens, heads * dim), poison(rows.tokens, heads * dim)
+        lse, deltas = [poison(heads, rows.tokens, dtype=torch.float32) for _ in range(2)]
+        flops = 4 * rows.pairs() * dim * heads
+        ahead = timed([lambda: forward(rows, out, lse, q, k, v, heads, kv, dim)], repeat=10)
+        delta = timed([lambda: deltas_of(rows, deltas, d_out, out, heads, dim)], repeat=10)
+        back_q = timed([lambda: backward_q(rows, dq, d_out, lse, deltas, q, k, v, heads, kv, dim)], repeat=10)
+        best = None
+        for together in (1, 2, 4, 8):
+            if heads // kv % together == 0:
+                parts = [poison(rows.tokens, heads // together, dim, dtype=torch.float32) for _ in range(2)]
+                ms = timed([lambda: backward_kv(rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts)], repeat=10)
+                best = min(best or (ms, together), (ms, together))
+        back = delta + back_q + best[0]
+        peer = sdpa_times(*sdpa, heads, kv, dim, causal) if sdpa else None
+        print(f"{name}: forward {ahead:.3f} ms {flops / ahead / 1e9:.0f} TFLOP/s; backward {back:.3f} ms {2.5 * flops / back / 1e9:.0f} TFLOP/s "
+              f"(deltas {delta:.3f}, q {back_q:.3f}, kv {best[0]:.3f} with {best[1]} heads together)"
+              + (f"; PyTorch {peer[0]:.3f} and {peer[1]:.3f} ms" if peer else ""), flush=True)
+
+
+print(torch.cuda.get_device_name(), torch.__version__)
+try_all()
+if "--quick" not in sys.argv:
+    time_all()
+finish()
