@@ -43,17 +43,7 @@ pub fn App() -> impl IntoView {
         Shown::Report(source) => (move || page_view(&page.get(), source.clone())).into_any(),
     };
     view! {
-        <a
-            class="skip"
-            href="#"
-            on:click=move |event| {
-                event.prevent_default();
-                focus(content);
-            }
-        >
-            "Skip to the content"
-        </a>
-        <Header navigator reports page help />
+        <Header navigator reports page help content />
         <main tabindex="-1" node_ref=content>{shown}</main>
         <footer><SelfCheck /></footer>
         <Help dialog=help />
@@ -71,7 +61,13 @@ fn page_view(page: &Page, source: Source) -> AnyView {
 }
 
 #[component]
-fn Header(navigator: Navigator, reports: Reports, page: Memo<Page>, help: NodeRef<html::Dialog>) -> impl IntoView {
+fn Header(
+    navigator: Navigator,
+    reports: Reports,
+    page: Memo<Page>,
+    help: NodeRef<html::Dialog>,
+    content: NodeRef<html::Main>,
+) -> impl IntoView {
     let link = move |to: Page, is_here: fn(&Page) -> bool| {
         let label = to.title();
         view! {
@@ -85,6 +81,16 @@ fn Header(navigator: Navigator, reports: Reports, page: Memo<Page>, help: NodeRe
     };
     view! {
         <header>
+            <a
+                class="skip"
+                href="#"
+                on:click=move |event| {
+                    event.prevent_default();
+                    focus(content);
+                }
+            >
+                "Skip to the content"
+            </a>
             <h1>"langptune"</h1>
             <RunChoice navigator reports />
             <nav aria-label="Pages">
