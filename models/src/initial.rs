@@ -65,7 +65,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{Bert, Decoder, DecoderOptions, Device, EncoderOptions, Trainable, Weights};
+    use crate::{Bert, Decoder, DecoderOptions, Device, EncoderOptions, Weights};
 
     fn spread(weights: &Weights, name: &str) -> f64 {
         let values = weights.to_vec(weights.find(name).unwrap()).unwrap();
@@ -100,7 +100,7 @@ mod tests {
             train: false,
         };
         let bert = Bert::load(folder.path(), &options).unwrap();
-        assert_eq!(spread(bert.parameters(), "embeddings.LayerNorm.weight"), 1.0);
-        assert_eq!(spread(bert.parameters(), "embeddings.LayerNorm.bias"), 0.0);
+        assert_eq!(spread(bert.weights(), "embeddings.LayerNorm.weight"), 1.0);
+        assert_eq!(spread(bert.weights(), "embeddings.LayerNorm.bias"), 0.0);
     }
 }

@@ -1,10 +1,8 @@
 //! What training knows about a language model.
 
-use burn::tensor::Tensor;
-
 use crate::packed::PackedBatch;
 use crate::sample::{Draws, Prompt, Response};
-use crate::{Decoder, ModelError, Trainable};
+use crate::{Decoder, Kept, ModelError, Pass, Trainable};
 
 /// Which parameters a score is computed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +14,8 @@ pub enum Policy {
 }
 
 /// Hidden states below everything that training changes: the same for both policies and all epochs of an update.
-#[derive(Debug, Clone)]
-pub struct Trunk {
-    /// `[tokens, hidden]`; `None` where training changes everything.
-    pub(crate) hidden: Option<Tensor<2>>,
-}
+#[derive(Debug)]
+pub struct Trunk(pub Kept);
 
 /// Scores of a batch's response tokens, in the order of packing.
 #[derive(Debug, Clone, Default)]
@@ -31,13 +26,13 @@ pub struct Scores {
     pub entropies: Vec<f32>,
 }
 
-/// Scores that a loss can be built on.
+/// Scores that a loss can be built on: with its slopes in them, [`LanguageModel::backward`] finds its gradients.
 #[derive(Debug)]
 pub struct TrackedScores {
-    /// `[tokens]`, on the autodiff device.
-    pub logprobs: Tensor<1>,
-    /// `[tokens]`, plain.
-    pub entropies: Tensor<1>,
+    /// The scores.
+    pub scores: Scores,
+    /// What they came from.
+    pub pass: Pass,
 }
 
 /// A causal language model that can be sampled, scored and tuned.
@@ -56,6 +51,11 @@ pub trait LanguageModel: std::fmt::Debug + Send {
         trunk: &Trunk,
         temperature: f64,
     ) -> Result<TrackedScores, ModelError>;
+    /// Adds the gradients of Σ slopes\[i\] · logprobs\[i\], `slopes` having one for each token, to the kept sums.
+    ///
+    /// # Errors
+    /// When a parameter has changed since the pass.
+    fn backward(&mut self, tracked: TrackedScores, slopes: &[f32]) -> Result<(), ModelError>;
     /// The longest sequence the model was made for, in tokens.
     fn max_positions(&self) -> usize;
     /// The parameters that training may change.
@@ -83,11 +83,7 @@ impl LanguageModel for Decoder {
         if batch.scored.is_empty() {
             return Ok(Scores::default());
         }
-        let scores = self.score_plain(batch, trunk, policy, temperature);
-        Ok(Scores {
-            logprobs: crate::weights::tensor_to_vec(scores.logprobs)?,
-            entropies: crate::weights::tensor_to_vec(scores.entropies)?,
-        })
+        self.score_plain(batch, trunk, policy, temperature)?.read()
     }
 
     fn score_tracked(
@@ -101,11 +97,11 @@ impl LanguageModel for Decoder {
                 "a batch without response tokens has no loss".to_owned(),
             ));
         }
-        let scores = Decoder::score_tracked(self, batch, trunk, temperature);
-        Ok(TrackedScores {
-            logprobs: scores.logprobs,
-            entropies: scores.entropies,
-        })
+        Decoder::score_tracked(self, batch, trunk, temperature)
+    }
+
+    fn backward(&mut self, tracked: TrackedScores, slopes: &[f32]) -> Result<(), ModelError> {
+        self.tuned.backward::<1>(tracked.pass, slopes)
     }
 
     fn max_positions(&self) -> usize {
@@ -113,7 +109,7 @@ impl LanguageModel for Decoder {
     }
 
     fn trainable(&mut self) -> &mut dyn Trainable {
-        self
+        &mut self.tuned
     }
 
     fn save(&self, folder: &std::path::Path) -> Result<(), ModelError> {

@@ -9,6 +9,7 @@ mod files;
 mod folder;
 mod host;
 mod initial;
+mod kept;
 mod language_model;
 mod ops;
 mod optimizer;
@@ -18,19 +19,25 @@ mod random;
 mod sample;
 pub mod text;
 mod trainable;
+mod tuned;
 mod weights;
 
 pub use burn::tensor::Device;
 pub use decoder::{Decoder, DecoderOptions, LoraConfig, LoraTarget, Merged, TrainedPart};
-pub use encoder::{Bert, Encoder, EncoderOptions, Pooling};
+pub use encoder::{Bert, Encoder, EncoderOptions, Pooling, TrackedVectors};
 pub use error::ModelError;
 pub use files::{CheckpointReader, Dtype, NamedTensor, replace_file, write_atomically, write_safetensors};
+pub use host::products;
 pub use initial::{write_initial_decoder, write_initial_encoder};
+pub use kept::Kept;
 pub use language_model::{LanguageModel, Policy, Scores, TrackedScores, Trunk};
-pub use optimizer::{Adam, AdamConfig, Moments};
+pub use optimizer::{AdamConfig, Moments};
 pub use packed::PackedBatch;
 pub use plan::{Activation, DecoderPlan, EncoderPlan, Rope, RopeScaling};
 pub use random::philox;
 pub use sample::{Draws, Prompt, Response};
-pub use trainable::{GradientSum, Trainable, gradient_state, restore_gradients, restore_parameters};
-pub use weights::{ParameterId, ParameterSpec, Weights, matrix, tensor_to_vec};
+pub use trainable::{
+    Gradient, Pass, Trainable, gradient_state, optimizer_state, restore_gradients, restore_optimizer,
+    restore_parameters,
+};
+pub use weights::{ParameterId, ParameterSpec, Weights, tensor_to_vec};

@@ -2,11 +2,6 @@
 
 use burn::tensor::Tensor;
 
-use crate::ModelError;
-use crate::files::{CheckpointReader, NamedTensor};
-use crate::trainable::{Trainable, named};
-use crate::weights::matrix;
-
 /// Settings of the optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamConfig {
@@ -22,109 +17,32 @@ pub struct AdamConfig {
     pub decoupled: bool,
 }
 
-/// Moments of one parameter.
-#[derive(Debug, Clone)]
+/// Moments of one parameter, row-major.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     /// Running mean of the gradient.
-    pub first: Tensor<2>,
+    pub first: Vec<f32>,
     /// Running mean of its square.
-    pub second: Tensor<2>,
+    pub second: Vec<f32>,
     /// Steps that this parameter has seen.
     pub steps: u32,
 }
 
-/// An optimizer and its state; the state follows [`Trainable::trained`].
-#[derive(Debug)]
-pub struct Adam {
-    /// The settings.
-    pub config: AdamConfig,
-    moments: Vec<Option<Moments>>,
+/// [`Moments`] as tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct TensorMoments {
+    pub(crate) first: Tensor<2>,
+    pub(crate) second: Tensor<2>,
+    pub(crate) steps: u32,
 }
 
-impl Adam {
-    /// A fresh optimizer.
-    pub fn new(config: AdamConfig) -> Self {
-        Self {
-            config,
-            moments: Vec::new(),
-        }
-    }
-
-    /// Moves the parameters along the summed gradients times `scale` and clears the sums. A parameter without a gradient
-    /// stays as it is, like PyTorch's with `grad` None.
-    pub fn step(&mut self, model: &mut dyn Trainable, scale: f64) {
-        let ids = model.trained().to_vec();
-        self.moments.resize(ids.len(), None);
-        for ((gradient, moments), id) in model.take_gradients().into_iter().zip(&mut self.moments).zip(ids) {
-            if let Some(gradient) = gradient {
-                let gradient = if scale == 1.0 {
-                    gradient.value
-                } else {
-                    gradient.value.mul_scalar(scale)
-                };
-                let value = update(self.config, model.parameters().get(id), gradient, moments);
-                model.set_parameter(id, value);
-            }
-        }
-    }
-
-    /// The state, in the order of [`Trainable::trained`].
-    pub fn moments(&self) -> &[Option<Moments>] {
-        &self.moments
-    }
-
-    /// The state as tensors, to be written beside a checkpoint: `NAME.first`, `NAME.second` and `NAME.steps` for every
-    /// parameter that has been moved.
-    ///
-    /// # Errors
-    /// When a tensor cannot be read back from its device.
-    pub fn state(&self, model: &dyn Trainable) -> Result<Vec<NamedTensor>, ModelError> {
-        let mut tensors = Vec::new();
-        for (moments, &id) in self.moments.iter().zip(model.trained()) {
-            let Some(moments) = moments else { continue };
-            let name = &model.parameters().spec(id).name;
-            tensors.push(named(format!("{name}.first"), moments.first.clone())?);
-            tensors.push(named(format!("{name}.second"), moments.second.clone())?);
-            tensors.push(NamedTensor {
-                name: format!("{name}.steps"),
-                shape: vec![1],
-                // Exact up to 2²⁴ steps.
-                data: vec![moments.steps as f32],
-            });
-        }
-        Ok(tensors)
-    }
-
-    /// Takes up the state that [`Adam::state`] gave.
-    ///
-    /// # Errors
-    /// When a tensor has not the shape of its parameter.
-    pub fn restore(&mut self, model: &dyn Trainable, state: &CheckpointReader) -> Result<(), ModelError> {
-        self.moments.clear();
-        for &id in model.trained() {
-            let name = &model.parameters().spec(id).name;
-            if !state.contains(&format!("{name}.steps")) {
-                self.moments.push(None);
-                continue;
-            }
-            let value = model.parameters().get(id);
-            let [rows, columns] = value.dims();
-            let read = |part: &str| {
-                let (data, _) = state.read(&format!("{name}.{part}"), &[rows, columns])?;
-                Ok::<_, ModelError>(matrix(data, rows, columns, &value.device()))
-            };
-            let (steps, _) = state.read(&format!("{name}.steps"), &[1])?;
-            self.moments.push(Some(Moments {
-                first: read("first")?,
-                second: read("second")?,
-                steps: steps[0] as u32,
-            }));
-        }
-        Ok(())
-    }
-}
-
-fn update(config: AdamConfig, value: Tensor<2>, gradient: Tensor<2>, moments: &mut Option<Moments>) -> Tensor<2> {
+/// A parameter's next value; `moments` move on.
+pub(crate) fn update(
+    config: AdamConfig,
+    value: Tensor<2>,
+    gradient: Tensor<2>,
+    moments: &mut Option<TensorMoments>,
+) -> Tensor<2> {
     let AdamConfig {
         lr,
         betas: (beta1, beta2),
@@ -139,7 +57,7 @@ fn update(config: AdamConfig, value: Tensor<2>, gradient: Tensor<2>, moments: &m
     } else {
         (value, gradient)
     };
-    let before = moments.take().unwrap_or_else(|| Moments {
+    let before = moments.take().unwrap_or_else(|| TensorMoments {
         first: gradient.zeros_like(),
         second: gradient.zeros_like(),
         steps: 0,
@@ -154,6 +72,6 @@ fn update(config: AdamConfig, value: Tensor<2>, gradient: Tensor<2>, moments: &m
         .div_scalar(correction(beta2).sqrt())
         .add_scalar(eps);
     let value = value - (first.clone() / denominator).mul_scalar(lr / correction(beta1));
-    *moments = Some(Moments { first, second, steps });
+    *moments = Some(TensorMoments { first, second, steps });
     value
 }

@@ -1,79 +1,68 @@
-//! What an optimizer needs of a model.
+//! What training needs of a model's parameters, on the host: where the model keeps them is its own affair.
 
-use burn::tensor::{Gradients as Backward, Tensor};
-
-use crate::ModelError;
 use crate::files::{CheckpointReader, NamedTensor};
-use crate::weights::{ParameterId, Weights, matrix, tensor_to_vec};
+use crate::optimizer::{AdamConfig, Moments};
+use crate::weights::ParameterSpec;
+use crate::{Kept, ModelError};
 
-/// A model with parameters that training may change.
+/// A forward pass whose gradients can still be asked for, until a parameter changes.
+#[derive(Debug)]
+pub struct Pass(pub Kept);
+
+/// A sum of gradients of one parameter, row-major, kept in two floats: the order of its terms, and which process summed which
+/// of them, hardly ever shows in the rounded result. An optimizer that divides by a gradient's size would make much of the
+/// difference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradient {
+    /// The sum, rounded.
+    pub value: Vec<f32>,
+    /// What rounding left, at most half a unit in the last place of `value`; `None` for nothing.
+    pub rest: Option<Vec<f32>>,
+}
+
+/// A model with parameters that training may change, sums of their gradients and the state of their optimizer. Parameters
+/// are counted through in the order of [`Trainable::trained`]; all values are row-major.
 pub trait Trainable {
     /// The parameters that training changes, in a fixed order.
-    fn trained(&self) -> &[ParameterId];
-    /// All parameters.
-    fn parameters(&self) -> &Weights;
+    fn trained(&self) -> &[ParameterSpec];
+    /// Number of scalars in all parameters, trained or not.
+    fn scalars(&self) -> usize;
+    /// A parameter's value.
+    fn values(&self, index: usize) -> Result<Vec<f32>, ModelError>;
     /// Replaces a parameter's value.
-    fn set_parameter(&mut self, id: ParameterId, value: Tensor<2>);
-    /// Adds the gradients of a loss over this model's tracked outputs to the sum that is kept.
-    fn accumulate(&mut self, gradients: &mut Backward);
-    /// The summed gradients in the order of [`Trainable::trained`], and a fresh start; `None` where none arrived.
-    fn take_gradients(&mut self) -> Vec<Option<GradientSum>>;
-    /// Puts sums in the order of [`Trainable::trained`] in place of those that are kept.
-    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>);
-}
+    fn set_values(&mut self, index: usize, values: Vec<f32>) -> Result<(), ModelError>;
+    /// The sum of a parameter's gradients since the last step; `None` where none arrived.
+    fn gradient(&self, index: usize) -> Result<Option<Gradient>, ModelError>;
+    /// Puts a sum in place of the one that is kept.
+    fn set_gradient(&mut self, index: usize, gradient: Option<Gradient>) -> Result<(), ModelError>;
+    /// Moves the parameters along the summed gradients times `scale`, by AdamW or Adam, and clears the sums. A parameter without
+    /// a gradient stays as it is, like PyTorch's with `grad` None.
+    fn step(&mut self, config: &AdamConfig, scale: f64) -> Result<(), ModelError>;
+    /// A parameter's moments; `None` where it has never been moved.
+    fn moments(&self, index: usize) -> Result<Option<Moments>, ModelError>;
+    /// Replaces a parameter's moments.
+    fn set_moments(&mut self, index: usize, moments: Option<Moments>) -> Result<(), ModelError>;
 
-/// A sum of gradients, kept in two floats: the order of its terms, and which process summed which of them, hardly ever shows
-/// in the rounded result. An optimizer that divides by a gradient's size would make much of the difference.
-#[derive(Debug, Clone)]
-pub struct GradientSum {
-    /// The sum, rounded.
-    pub value: Tensor<2>,
-    /// What rounding left, at most half a unit in the last place of `value`; `None` for nothing.
-    pub rest: Option<Tensor<2>>,
-}
-
-impl From<Tensor<2>> for GradientSum {
-    fn from(value: Tensor<2>) -> Self {
-        Self { value, rest: None }
-    }
-}
-
-impl GradientSum {
-    /// Adds a term: what rounding takes from the sum is found exactly (Knuth, TAOCP 2, 4.2.2) and kept.
-    fn add(self, term: Tensor<2>) -> Self {
-        let total = self.value.clone() + term.clone();
-        let arrived = total.clone() - self.value.clone();
-        let lost = (self.value - (total.clone() - arrived.clone())) + (term - arrived);
-        let rest = match self.rest {
-            Some(rest) => rest + lost,
-            None => lost,
-        };
-        let value = total.clone() + rest.clone();
-        let rest = rest - (value.clone() - total);
-        Self {
-            value,
-            rest: Some(rest),
-        }
+    /// Forgets the summed gradients.
+    fn clear_gradients(&mut self) -> Result<(), ModelError> {
+        (0..self.trained().len()).try_for_each(|index| self.set_gradient(index, None))
     }
 }
 
 /// The gradients summed so far as tensors under their parameters' names, to be written beside a checkpoint.
 ///
 /// # Errors
-/// When a tensor cannot be read back from its device.
-pub fn gradient_state(model: &mut dyn Trainable) -> Result<Vec<NamedTensor>, ModelError> {
-    let sums = model.take_gradients();
+/// When a value cannot be read back from its device.
+pub fn gradient_state(model: &dyn Trainable) -> Result<Vec<NamedTensor>, ModelError> {
     let mut state = Vec::new();
-    for (sum, &id) in sums.iter().zip(model.trained()) {
-        let Some(sum) = sum else { continue };
-        let name = &model.parameters().spec(id).name;
-        state.push(named(name.clone(), sum.value.clone()));
-        if let Some(rest) = &sum.rest {
-            state.push(named(rest_name(name), rest.clone()));
-        }
+    for (index, spec) in model.trained().iter().enumerate() {
+        let Some(Gradient { value, rest }) = model.gradient(index)? else {
+            continue;
+        };
+        state.push(spec.named(&spec.name, value));
+        state.extend(rest.map(|rest| spec.named(&rest_name(&spec.name), rest)));
     }
-    model.put_gradients(sums);
-    state.into_iter().collect()
+    Ok(state)
 }
 
 fn rest_name(name: &str) -> String {
@@ -85,21 +74,59 @@ fn rest_name(name: &str) -> String {
 /// # Errors
 /// When a tensor has not the shape of its parameter.
 pub fn restore_gradients(model: &mut dyn Trainable, state: &CheckpointReader) -> Result<(), ModelError> {
-    let sums = model
-        .trained()
-        .iter()
-        .map(|&id| {
-            let name = &model.parameters().spec(id).name;
-            let shape = model.parameters().get(id).dims();
-            let read = |name: &str| -> Result<Option<Tensor<2>>, ModelError> {
-                let read = || read_matrix(state, name, shape, &shape, model.parameters(), id);
-                state.contains(name).then(read).transpose()
-            };
-            let rest = read(&rest_name(name))?;
-            Ok(read(name)?.map(|value| GradientSum { value, rest }))
-        })
-        .collect::<Result<_, ModelError>>()?;
-    model.put_gradients(sums);
+    for (index, spec) in model.trained().to_vec().iter().enumerate() {
+        let read = |name: &str| -> Result<Option<Vec<f32>>, ModelError> {
+            let read = || Ok(state.read(name, &spec.dims())?.0);
+            state.contains(name).then(read).transpose()
+        };
+        let rest = read(&rest_name(&spec.name))?;
+        let gradient = read(&spec.name)?.map(|value| Gradient { value, rest });
+        model.set_gradient(index, gradient)?;
+    }
+    Ok(())
+}
+
+/// The optimizer's state as tensors, to be written beside a checkpoint: `NAME.first`, `NAME.second` and `NAME.steps` for every
+/// parameter that has been moved.
+///
+/// # Errors
+/// When a value cannot be read back from its device.
+pub fn optimizer_state(model: &dyn Trainable) -> Result<Vec<NamedTensor>, ModelError> {
+    let mut state = Vec::new();
+    for (index, spec) in model.trained().iter().enumerate() {
+        let Some(moments) = model.moments(index)? else { continue };
+        let name = &spec.name;
+        state.push(spec.named(&format!("{name}.first"), moments.first));
+        state.push(spec.named(&format!("{name}.second"), moments.second));
+        state.push(NamedTensor {
+            name: format!("{name}.steps"),
+            shape: vec![1],
+            // Exact up to 2²⁴ steps.
+            data: vec![moments.steps as f32],
+        });
+    }
+    Ok(state)
+}
+
+/// Takes up the state that [`optimizer_state`] gave.
+///
+/// # Errors
+/// When a tensor has not the shape of its parameter.
+pub fn restore_optimizer(model: &mut dyn Trainable, state: &CheckpointReader) -> Result<(), ModelError> {
+    for (index, spec) in model.trained().to_vec().iter().enumerate() {
+        let name = &spec.name;
+        let read = |part: &str, shape: &[usize]| Ok::<_, ModelError>(state.read(&format!("{name}.{part}"), shape)?.0);
+        let moments = if state.contains(&format!("{name}.steps")) {
+            Some(Moments {
+                first: read("first", &spec.dims())?,
+                second: read("second", &spec.dims())?,
+                steps: read("steps", &[1])?[0] as u32,
+            })
+        } else {
+            None
+        };
+        model.set_moments(index, moments)?;
+    }
     Ok(())
 }
 
@@ -112,88 +139,9 @@ pub fn restore_parameters(
     checkpoint: &CheckpointReader,
     prefix: &str,
 ) -> Result<(), ModelError> {
-    for id in model.trained().to_vec() {
-        let spec = model.parameters().spec(id);
-        let name = format!("{prefix}{}", spec.name);
-        let shape = model.parameters().get(id).dims();
-        let value = read_matrix(checkpoint, &name, shape, &spec.shape, model.parameters(), id)?;
-        model.set_parameter(id, value);
+    for (index, spec) in model.trained().to_vec().iter().enumerate() {
+        let (values, _) = checkpoint.read(&format!("{prefix}{}", spec.name), &spec.shape)?;
+        model.set_values(index, values)?;
     }
     Ok(())
-}
-
-fn read_matrix(
-    reader: &CheckpointReader,
-    name: &str,
-    [rows, columns]: [usize; 2],
-    file_shape: &[usize],
-    weights: &Weights,
-    id: ParameterId,
-) -> Result<Tensor<2>, ModelError> {
-    let (data, _) = reader.read(name, file_shape)?;
-    Ok(matrix(data, rows, columns, &weights.get(id).device()))
-}
-
-/// A tensor to be written.
-pub(crate) fn named(name: String, tensor: Tensor<2>) -> Result<NamedTensor, ModelError> {
-    Ok(NamedTensor {
-        name,
-        shape: tensor.dims().to_vec(),
-        data: tensor_to_vec(tensor)?,
-    })
-}
-
-/// Sums of gradients between two optimizer steps.
-#[derive(Debug, Default)]
-pub(crate) struct Gradients {
-    sums: Vec<Option<GradientSum>>,
-}
-
-impl Gradients {
-    pub(crate) fn accumulate(&mut self, tracked: &Weights, trained: &[ParameterId], backward: &mut Backward) {
-        self.sums.resize(trained.len(), None);
-        for (sum, &id) in self.sums.iter_mut().zip(trained) {
-            if let Some(gradient) = tracked.get(id).grad_remove(backward) {
-                *sum = Some(match sum.take() {
-                    Some(before) => before.add(gradient),
-                    None => gradient.into(),
-                });
-            }
-        }
-    }
-
-    pub(crate) fn put(&mut self, sums: Vec<Option<GradientSum>>) {
-        self.sums = sums;
-    }
-
-    pub(crate) fn take(&mut self, count: usize) -> Vec<Option<GradientSum>> {
-        let mut sums = std::mem::take(&mut self.sums);
-        sums.resize(count, None);
-        sums
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use burn::tensor::Device;
-
-    #[test]
-    fn a_sum_of_gradients_does_not_depend_on_the_order_of_its_terms() {
-        let term = |value: f32| matrix(vec![value], 1, 1, &Device::flex());
-        let sum_of = |values: &[f32]| {
-            let start = GradientSum::from(term(values[0]));
-            let sum = values[1..].iter().fold(start, |sum, &value| sum.add(term(value)));
-            tensor_to_vec(sum.value).unwrap()[0]
-        };
-        // In plain f32 the second gives 0.
-        assert_eq!(sum_of(&[1e7, -1e7, 0.125, 0.25]), 0.375);
-        assert_eq!(sum_of(&[0.25, 1e7, 0.125, -1e7]), 0.375);
-        let thirds: Vec<f32> = (1..200).map(|n| 1.0 / n as f32).collect();
-        let exact = thirds.iter().map(|&value| f64::from(value)).sum::<f64>() as f32;
-        assert_eq!(sum_of(&thirds), exact);
-        assert_eq!(sum_of(&thirds.iter().rev().copied().collect::<Vec<_>>()), exact);
-    }
 }

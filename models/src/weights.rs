@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::ModelError;
+use crate::files::NamedTensor;
 
 /// A parameter's place in its model's [`Weights`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +16,30 @@ pub struct ParameterSpec {
     pub name: String,
     /// The shape in files, `[n]` or `[rows, columns]`.
     pub shape: Vec<usize>,
+}
+
+impl ParameterSpec {
+    /// The shape as `[rows, columns]`; a vector `[n]` is `[1, n]`.
+    pub fn dims(&self) -> [usize; 2] {
+        match self.shape[..] {
+            [rows, columns] => [rows, columns],
+            _ => [1, self.scalars()],
+        }
+    }
+
+    /// Number of scalars.
+    pub fn scalars(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Values of this parameter's size as a matrix to be written under `name`.
+    pub(crate) fn named(&self, name: &str, data: Vec<f32>) -> NamedTensor {
+        NamedTensor {
+            name: name.to_owned(),
+            shape: self.dims().to_vec(),
+            data,
+        }
+    }
 }
 
 /// Parameters and their values. A vector `[n]` is held as `[1, n]`, which broadcasts over rows of activations.
@@ -41,7 +66,7 @@ impl Weights {
     ///
     /// # Panics
     /// If the shape changes.
-    pub fn set(&mut self, id: ParameterId, tensor: Tensor<2>) {
+    pub(crate) fn set(&mut self, id: ParameterId, tensor: Tensor<2>) {
         assert_eq!(
             tensor.dims(),
             self.tensors[id.0].dims(),
@@ -68,9 +93,7 @@ impl Weights {
 
     /// Number of scalars in `ids`.
     pub fn count(&self, ids: &[ParameterId]) -> usize {
-        ids.iter()
-            .map(|&id| self.spec(id).shape.iter().product::<usize>())
-            .sum()
+        ids.iter().map(|&id| self.spec(id).scalars()).sum()
     }
 
     /// The same parameters on the autodiff device, `leaves` as fresh leaves that keep their gradient.
@@ -97,6 +120,6 @@ pub fn tensor_to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Mode
 }
 
 /// `[rows, columns]` from row-major data.
-pub fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tensor<2> {
+pub(crate) fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(data, [rows, columns]), device)
 }

@@ -112,9 +112,10 @@ fn the_sampler_follows_a_changed_adapter() {
             .unwrap()
     );
     let trainable = LanguageModel::trainable(&mut model);
-    for id in trainable.trained().to_vec() {
-        let value = trainable.parameters().get(id);
-        trainable.set_parameter(id, value.add_scalar(0.3));
+    for index in 0..trainable.trained().len() {
+        let values = trainable.values(index).unwrap();
+        let more = values.into_iter().map(|value| value + 0.3).collect();
+        trainable.set_values(index, more).unwrap();
     }
     assert_ne!(model.sample(&prompts(&lists), &draws(6)).unwrap(), before);
 }

@@ -11,9 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use models::{
-    Adam, AdamConfig, CheckpointReader, Device, Encoder, EncoderOptions, ParameterId, Trainable, tensor_to_vec,
-};
+use models::{AdamConfig, CheckpointReader, Device, Encoder, EncoderOptions};
 use serde_json::Value;
 use tiny_run::{arguments, fixture, lines, prepared, text};
 use trainer::data::Dataset;
@@ -306,23 +304,23 @@ fn from_the_first_step_of(batches: &[Vec<u32>], adam: AdamConfig, dataset: &Path
         let items = targets.map(|item| data.items[item as usize].tokens.clone());
         let texts: Vec<Vec<u32>> = written.into_iter().chain(items).collect();
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let vectors = model.embed_tracked(&texts).unwrap();
-        let size = batch.len();
-        let (left, right) = (vectors.clone().narrow(0, 0, size), vectors.narrow(0, size, size));
-        let loss = contrastive_loss(left, right, 0.1).loss.div_scalar(batches.len() as f64);
-        mean_loss += f64::from(tensor_to_vec(loss.clone()).unwrap()[0]);
-        model.accumulate(&mut loss.backward());
+        let tracked = model.embed_tracked(&texts).unwrap();
+        let contrastive = contrastive_loss(&tracked.vectors, model.dimension(), 0.1);
+        mean_loss += contrastive.loss / batches.len() as f64;
+        let shares: Vec<f32> = contrastive
+            .slopes
+            .iter()
+            .map(|slope| slope / batches.len() as f32)
+            .collect();
+        model.backward(tracked, &shares).unwrap();
     }
     let logged = metrics(run)[&(1, "embedder/loss".to_owned())];
     assert!((logged - mean_loss).abs() < 1e-6, "{logged} {mean_loss}");
-    Adam::new(adam).step(&mut model, 1.0);
-    let ids: Vec<ParameterId> = model.trained().to_vec();
-    let stepped = ids.iter().map(|&id| {
-        let values = model.parameters().to_vec(id).unwrap();
-        (
-            model.parameters().spec(id).name.clone(),
-            values.into_iter().map(f64::from).collect(),
-        )
+    let model = model.trainable();
+    model.step(&adam, 1.0).unwrap();
+    let stepped = model.trained().iter().enumerate().map(|(index, spec)| {
+        let values = model.values(index).unwrap();
+        (spec.name.clone(), values.into_iter().map(f64::from).collect())
     });
     let (expected, start): (BTreeMap<_, Vec<f64>>, _) = (stepped.collect(), weights(run, "update-000000", "embedder"));
     let found = weights(run, "update-000001", "embedder");

@@ -4,10 +4,9 @@
 #[path = "../../models/tests/recorded/mod.rs"]
 mod recorded;
 
-use burn::tensor::{Tensor, TensorData};
 use models::{
-    Adam, AdamConfig, Bert, CheckpointReader, Decoder, Device, Encoder, EncoderOptions, GradientSum, LanguageModel,
-    PackedBatch, Policy, Pooling, Trainable, TrainedPart, tensor_to_vec,
+    AdamConfig, Bert, CheckpointReader, Decoder, Device, Encoder, EncoderOptions, Gradient, LanguageModel, PackedBatch,
+    Policy, Pooling, Scores, Trainable, TrainedPart,
 };
 use recorded::{decoder, fixture, json, numbers, relative, tensor, tensors, tokens};
 use serde_json::Value;
@@ -47,13 +46,9 @@ fn last_block_llama() -> (Decoder, &'static str, &'static str) {
     )
 }
 
-/// Sums each response's tokens on the device.
-fn response_sums(logprobs: &Tensor<1>, batch: &PackedBatch) -> Vec<Tensor<1>> {
-    batch
-        .responses()
-        .iter()
-        .map(|range| logprobs.clone().narrow(0, range.start, range.len()).sum())
-        .collect()
+fn response_sums(scores: &Scores, batch: &PackedBatch) -> Vec<f64> {
+    let sum = |range: &std::ops::Range<usize>| scores.logprobs[range.clone()].iter().map(|&x| f64::from(x)).sum();
+    batch.responses().iter().map(sum).collect()
 }
 
 fn check_rl((mut model, name, prefix): (Decoder, &str, &str)) {
@@ -76,12 +71,11 @@ fn check_rl((mut model, name, prefix): (Decoder, &str, &str)) {
         let temperature = result["temperature"].as_f64().unwrap();
         let old: Vec<Vec<f64>> = result["log_pi_old"].as_array().unwrap().iter().map(numbers).collect();
         let plain = model.score(&batch, &trunk, Policy::Current, temperature).unwrap();
-        let scores = LanguageModel::score_tracked(&mut model, &batch, &trunk, temperature).unwrap();
+        let tracked = LanguageModel::score_tracked(&mut model, &batch, &trunk, temperature).unwrap();
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        let tracked = tensor_to_vec(scores.logprobs.clone()).unwrap();
         assert_eq!(
             bits(&plain.logprobs),
-            bits(&tracked),
+            bits(&tracked.scores.logprobs),
             "{name}: scores with and without gradients"
         );
 
@@ -101,34 +95,40 @@ fn check_rl((mut model, name, prefix): (Decoder, &str, &str)) {
             "{name} {label} entropies"
         );
 
-        let log_pi = response_sums(&scores.logprobs, &batch);
-        let pair = |(index, user): (usize, &User)| {
+        let log_pi = response_sums(&tracked.scores, &batch);
+        let mut slopes = vec![0.0; tracked.scores.logprobs.len()];
+        let mut found: Vec<f32> = Vec::new();
+        let pairs = log_pi.as_chunks().0.iter().zip(batch.responses().as_chunks().0);
+        for ((user, old), (&log_pi, [first, second])) in users.iter().zip(&old).zip(pairs) {
             let pair = Pair {
-                old: [old[index][0], old[index][1]],
+                old: [old[0], old[1]],
                 rewards: [user.rewards[0], user.rewards[1]],
             };
-            pair_loss([log_pi[2 * index].clone(), log_pi[2 * index + 1].clone()], pair, eta)
-        };
-        let losses = Tensor::cat(users.iter().enumerate().map(pair).collect(), 0);
-        let found: Vec<f32> = tensor_to_vec(losses.clone()).unwrap();
+            let loss = pair_loss(log_pi, pair, eta);
+            found.push(loss.value as f32);
+            loss.spread(1.0 / users.len() as f64, [first, second], &mut slopes);
+        }
         let wanted: Vec<f32> = numbers(&result["pair_losses"]).iter().map(|&v| v as f32).collect();
         assert!(
             relative(&found, &wanted) < TOLERANCE,
             "{name} {label}: {found:?} {wanted:?}"
         );
-        model.accumulate(&mut losses.mean().backward());
-        check_gradients(&mut model, &expected, &format!("grad_{label}.{prefix}"), &Value::Null);
+        LanguageModel::backward(&mut model, tracked, &slopes).unwrap();
+        check_gradients(
+            LanguageModel::trainable(&mut model),
+            &expected,
+            &format!("grad_{label}.{prefix}"),
+            &Value::Null,
+        );
     }
 }
 
 /// Compares every gradient; those that `zero` names cancel to rounding errors and are only checked to be small.
 fn check_gradients(model: &mut dyn Trainable, expected: &CheckpointReader, prefix: &str, zero: &Value) {
-    let ids = model.trained().to_vec();
-    let gradients = model.take_gradients();
     let size = |values: &[f32]| values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    for (id, gradient) in ids.into_iter().zip(gradients) {
-        let name = format!("{prefix}{}", model.parameters().spec(id).name);
-        let Some(found) = gradient.map(|gradient| tensor_to_vec(gradient.value).unwrap()) else {
+    for (index, spec) in model.trained().iter().enumerate() {
+        let name = format!("{prefix}{}", spec.name);
+        let Some(Gradient { value: found, .. }) = model.gradient(index).unwrap() else {
             assert!(!expected.contains(&name), "{name} has no gradient here");
             continue;
         };
@@ -142,6 +142,7 @@ fn check_gradients(model: &mut dyn Trainable, expected: &CheckpointReader, prefi
             assert!(apart < TOLERANCE, "{name}: {apart:e}");
         }
     }
+    model.clear_gradients().unwrap();
 }
 
 #[test]
@@ -152,31 +153,6 @@ fn the_loss_and_its_gradients_in_an_adapter_are_those_of_pytorch() {
 #[test]
 fn the_loss_and_its_gradients_in_the_last_block_are_those_of_pytorch() {
     check_rl(last_block_llama());
-}
-
-/// A model whose gradients are given, not computed.
-struct Given<'a> {
-    model: &'a mut Decoder,
-    gradients: Vec<Option<GradientSum>>,
-}
-
-impl Trainable for Given<'_> {
-    fn trained(&self) -> &[models::ParameterId] {
-        self.model.trained()
-    }
-    fn parameters(&self) -> &models::Weights {
-        self.model.parameters()
-    }
-    fn set_parameter(&mut self, id: models::ParameterId, value: Tensor<2>) {
-        self.model.set_parameter(id, value);
-    }
-    fn accumulate(&mut self, _: &mut burn::tensor::Gradients) {}
-    fn take_gradients(&mut self) -> Vec<Option<GradientSum>> {
-        std::mem::take(&mut self.gradients)
-    }
-    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>) {
-        self.gradients = sums;
-    }
 }
 
 #[test]
@@ -196,31 +172,20 @@ fn optimizer_steps_are_those_of_pytorch() {
                 weight_decay: number("weight_decay"),
                 decoupled: true,
             };
-            let mut optimizer = Adam::new(config);
+            let model = LanguageModel::trainable(&mut model);
+            let specs = model.trained().to_vec();
             for (step, grad) in ["t1", "t0.7"].into_iter().enumerate() {
-                let ids = model.trained().to_vec();
-                let values = |model: &Decoder| -> Vec<Vec<f32>> {
-                    ids.iter().map(|&id| model.parameters().to_vec(id).unwrap()).collect()
+                let values = |model: &dyn Trainable| -> Vec<Vec<f32>> {
+                    (0..specs.len()).map(|index| model.values(index).unwrap()).collect()
                 };
-                let before = values(&model);
-                let gradients = ids
-                    .iter()
-                    .map(|&id| {
-                        let name = format!("grad_{grad}.{prefix}{}", model.parameters().spec(id).name);
-                        let dims = model.parameters().get(id).dims();
-                        let data = TensorData::new(tensor(&expected, &name), dims);
-                        Some(Tensor::from_data(data, &Device::flex()).into())
-                    })
-                    .collect();
-                optimizer.step(
-                    &mut Given {
-                        model: &mut model,
-                        gradients,
-                    },
-                    1.0,
-                );
-                for ((&id, before), after) in ids.iter().zip(before).zip(values(&model)) {
-                    let name = format!("{label}.{}.{prefix}{}", step + 1, model.parameters().spec(id).name);
+                let before = values(model);
+                for (index, spec) in specs.iter().enumerate() {
+                    let value = tensor(&expected, &format!("grad_{grad}.{prefix}{}", spec.name));
+                    model.set_gradient(index, Some(Gradient { value, rest: None })).unwrap();
+                }
+                model.step(&config, 1.0).unwrap();
+                for ((spec, before), after) in specs.iter().zip(before).zip(values(model)) {
+                    let name = format!("{label}.{}.{prefix}{}", step + 1, spec.name);
                     let moved: Vec<f32> = before
                         .iter()
                         .zip(&after)
@@ -253,10 +218,8 @@ fn the_contrastive_loss_and_its_gradients_are_those_of_pytorch() {
         let texts = |side: &str| pairs.iter().map(|pair| tokens(&pair[side])).collect::<Vec<_>>();
         let (profiles, targets) = (texts("profile"), texts("target"));
         let all: Vec<&[u32]> = profiles.iter().chain(&targets).map(Vec::as_slice).collect();
-        let vectors = model.embed_tracked(&all).unwrap();
-        let n = profiles.len();
-        let (left, right) = (vectors.clone().narrow(0, 0, n), vectors.narrow(0, n, n));
-        let contrastive = contrastive_loss(left, right, recorded["tau"].as_f64().unwrap());
+        let tracked = model.embed_tracked(&all).unwrap();
+        let contrastive = contrastive_loss(&tracked.vectors, model.dimension(), recorded["tau"].as_f64().unwrap());
         let scores: Vec<f32> = recorded["results"][label]["scores"]
             .as_array()
             .unwrap()
@@ -264,14 +227,13 @@ fn the_contrastive_loss_and_its_gradients_are_those_of_pytorch() {
             .flat_map(numbers)
             .map(|score| score as f32)
             .collect();
-        assert!(relative(&tensor_to_vec(contrastive.similarities).unwrap(), &scores) < TOLERANCE);
-        let loss = contrastive.loss;
-        let found = tensor_to_vec(loss.clone()).unwrap();
+        assert!(relative(&contrastive.similarities, &scores) < TOLERANCE);
+        let found = [contrastive.loss as f32];
         let wanted = [recorded["results"][label]["loss"].as_f64().unwrap() as f32];
         assert!(relative(&found, &wanted) < TOLERANCE, "{label}: {found:?} {wanted:?}");
-        model.accumulate(&mut loss.backward());
+        model.backward(tracked, &contrastive.slopes).unwrap();
         let zero = &recorded["results"][label]["zero_up_to_rounding"];
-        check_gradients(&mut model, &expected, &format!("grad_{label}.bert."), zero);
+        check_gradients(model.trainable(), &expected, &format!("grad_{label}.bert."), zero);
     }
 }
 

@@ -76,10 +76,9 @@ impl Decoder {
             };
             Ok((read("lora_A", &shape_a)?, read("lora_B", &shape_b)?))
         })?;
-        self.trained = trained;
+        self.tuned.train(trained);
         self.loaded.clear();
         self.part = TrainedPart::Lora(config);
-        self.changed();
         Ok(())
     }
 
@@ -97,7 +96,7 @@ impl Decoder {
         mut values: impl FnMut(&str, [usize; 2], [usize; 2]) -> Result<(Vec<f32>, Vec<f32>), ModelError>,
     ) -> Result<Vec<ParameterId>, ModelError> {
         let scale = config.scale() as f32;
-        let (weights, device) = (&mut self.weights, &self.device);
+        let (weights, device) = (self.tuned.weights_mut(), &self.device);
         let mut trained = Vec::new();
         let layers = self.parameters.layers.iter_mut().flat_map(|layer| layer.linears_mut());
         for linear in layers.chain([&mut self.parameters.head]) {

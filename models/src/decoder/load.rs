@@ -7,11 +7,11 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::{Decoder, DecoderParameters, TrainedPart};
+use crate::ModelError;
 use crate::files::CheckpointReader;
 use crate::plan::{ConfigFile, DecoderPlan};
-use crate::trainable::Gradients;
+use crate::tuned::Tuned;
 use crate::weights::{ParameterId, ParameterSpec, Weights, matrix};
-use crate::{ModelError, Trainable};
 
 /// How a decoder is loaded.
 #[derive(Debug, Clone)]
@@ -52,14 +52,10 @@ impl Decoder {
         let mut decoder = Self {
             plan,
             parameters,
-            weights,
+            tuned: Tuned::new(weights, Vec::new()),
             device: options.device.clone(),
             part: TrainedPart::Nothing,
-            trained: Vec::new(),
             loaded: BTreeMap::new(),
-            tracked: None,
-            gradients: Gradients::default(),
-            version: 0,
             engine: None,
             source: folder.to_owned(),
         };
@@ -69,19 +65,19 @@ impl Decoder {
 
     /// Says what training may change from now on; new adapters start as no change at all.
     fn train(&mut self, part: TrainedPart, seed: u64) -> Result<(), ModelError> {
-        let base: Vec<ParameterId> = self.weights.ids().collect();
-        self.trained = match &part {
+        let base: Vec<ParameterId> = self.weights().ids().collect();
+        let trained = match &part {
             TrainedPart::Nothing => Vec::new(),
-            TrainedPart::Full => base.clone(),
+            TrainedPart::Full => base,
             TrainedPart::LastLayers(count) => self.last_layers(*count)?,
             TrainedPart::Lora(config) => self.add_adapters(config, seed)?,
         };
         self.loaded = match part {
             TrainedPart::Lora(_) => BTreeMap::new(),
-            _ => self.trained.iter().map(|&id| (id, self.weights.get(id))).collect(),
+            _ => trained.iter().map(|&id| (id, self.weights().get(id))).collect(),
         };
         self.part = part;
-        self.changed();
+        self.tuned.train(trained);
         Ok(())
     }
 
@@ -113,8 +109,8 @@ impl Decoder {
 
     /// Number of scalars that training changes, and of all.
     pub fn parameter_counts(&self) -> (usize, usize) {
-        let all: Vec<_> = self.weights.ids().collect();
-        (self.weights.count(self.trained()), self.weights.count(&all))
+        let (weights, all) = (self.weights(), self.weights().ids().collect::<Vec<_>>());
+        (weights.count(self.tuned.ids()), weights.count(&all))
     }
 }
 

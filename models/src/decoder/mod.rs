@@ -17,14 +17,14 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::language_model::{Policy, Trunk};
+use crate::language_model::{Policy, TrackedScores, Trunk};
 use crate::ops::{TokenScores, token_scores};
 use crate::packed::PackedBatch;
 use crate::plan::DecoderPlan;
 use crate::sample::Engine;
-use crate::trainable::{GradientSum, Gradients};
+use crate::tuned::Tuned;
 use crate::weights::{ParameterId, Weights};
-use crate::{ModelError, Trainable};
+use crate::{Kept, ModelError};
 
 /// Which of a language model's parameters training changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,21 +44,18 @@ pub enum TrainedPart {
 pub struct Decoder {
     pub(crate) plan: DecoderPlan,
     pub(crate) parameters: DecoderParameters,
-    pub(crate) weights: Weights,
+    pub(crate) tuned: Tuned,
     pub(crate) device: Device,
     pub(crate) part: TrainedPart,
-    trained: Vec<ParameterId>,
     /// The trained base parameters as loaded: the reference policy.
     loaded: BTreeMap<ParameterId, Tensor<2>>,
-    /// The same parameters as leaves on the autodiff device, until one changes.
-    tracked: Option<Weights>,
-    gradients: Gradients,
-    /// Counts changes to the parameters, so that copies of them know when they are stale.
-    version: u64,
     /// The sampler's copy of the parameters, and the version it was made from.
     engine: Option<(u64, Engine)>,
     pub(crate) source: std::path::PathBuf,
 }
+
+/// What a [`Trunk`] keeps, `[tokens, hidden]`; `None` where training changes everything.
+type Hidden = Option<Tensor<2>>;
 
 /// The parameters to compute with: current, tracked or reference.
 #[derive(Debug, Clone, Copy)]
@@ -106,19 +103,19 @@ impl Decoder {
 
     /// All parameters, adapters included.
     pub fn weights(&self) -> &Weights {
-        &self.weights
+        self.tuned.weights()
     }
 
     pub(crate) fn view(&self, policy: Policy) -> View<'_> {
         match policy {
             Policy::Current => View {
-                weights: &self.weights,
+                weights: self.tuned.weights(),
                 loaded: None,
                 adapters: true,
                 lifted: &[],
             },
             Policy::Reference => View {
-                weights: &self.weights,
+                weights: self.tuned.weights(),
                 loaded: Some(&self.loaded),
                 adapters: false,
                 lifted: &[],
@@ -138,7 +135,7 @@ impl Decoder {
     pub fn logits(&self, batch: &PackedBatch, policy: Policy) -> Result<Tensor<2>, ModelError> {
         let trunk = self.trunk(batch)?;
         let view = self.view(policy);
-        let hidden = self.top(view, batch, &trunk);
+        let hidden = self.top(view, batch, &trunk)?;
         Ok(self.head(view, hidden))
     }
 
@@ -148,25 +145,32 @@ impl Decoder {
         let end = self.first_trained_layer();
         // With everything trained, even the embedding belongs to the top.
         let view = self.view(Policy::Current);
-        let hidden =
+        let hidden: Hidden =
             (self.part != TrainedPart::Full).then(|| self.blocks(view, self.embed(view, &batch.tokens), batch, 0..end));
-        Ok(Trunk { hidden })
+        Ok(Trunk(Kept::new(hidden)))
     }
 
     /// From the trunk to the normalised last hidden states, `[tokens, hidden]`.
-    fn top(&self, view: View<'_>, batch: &PackedBatch, trunk: &Trunk) -> Tensor<2> {
-        let hidden = match &trunk.hidden {
+    fn top(&self, view: View<'_>, batch: &PackedBatch, trunk: &Trunk) -> Result<Tensor<2>, ModelError> {
+        let hidden = match trunk.0.get::<Hidden>()? {
             Some(hidden) => hidden.clone(),
             None => self.embed(view, &batch.tokens),
         };
         let hidden = self.blocks(view, hidden, batch, self.first_trained_layer()..self.plan.layers);
-        self.final_norm(view, hidden)
+        Ok(self.final_norm(view, hidden))
     }
 
-    fn scores(&self, view: View<'_>, batch: &PackedBatch, trunk: &Trunk, temperature: f64) -> TokenScores {
-        let hidden = self.top(view, batch, trunk);
+    fn scores(
+        &self,
+        view: View<'_>,
+        batch: &PackedBatch,
+        trunk: &Trunk,
+        temperature: f64,
+    ) -> Result<TokenScores, ModelError> {
+        let hidden = self.top(view, batch, trunk)?;
         let hidden = forward::select_rows(hidden, &batch.predictors, &self.device);
-        token_scores(self.head(view, hidden), &batch.scored, temperature, &self.device)
+        let logits = self.head(view, hidden);
+        Ok(token_scores(logits, &batch.scored, temperature, &self.device))
     }
 
     /// Scores without gradients; see [`crate::LanguageModel::score`].
@@ -176,75 +180,45 @@ impl Decoder {
         trunk: &Trunk,
         policy: Policy,
         temperature: f64,
-    ) -> TokenScores {
+    ) -> Result<TokenScores, ModelError> {
         let view = View {
-            lifted: &self.trained,
+            lifted: self.tuned.ids(),
             ..self.view(policy)
         };
         self.scores(view, batch, trunk, temperature)
     }
 
-    /// Scores of the current policy on the autodiff device.
-    pub(crate) fn score_tracked(&mut self, batch: &PackedBatch, trunk: &Trunk, temperature: f64) -> TokenScores {
-        let tracked = self
-            .tracked
-            .take()
-            .unwrap_or_else(|| self.weights.tracked(&self.trained));
+    /// Scores of the current policy that gradients can be asked of; see [`crate::LanguageModel::score_tracked`].
+    pub(crate) fn score_tracked(
+        &mut self,
+        batch: &PackedBatch,
+        trunk: &Trunk,
+        temperature: f64,
+    ) -> Result<TrackedScores, ModelError> {
+        let leaves = self.tuned.leaves();
         let view = View {
-            weights: &tracked,
+            weights: &leaves,
             loaded: None,
             adapters: true,
             lifted: &[],
         };
-        let scores = self.scores(view, batch, trunk, temperature);
-        self.tracked = Some(tracked);
-        scores
+        let scores = self.scores(view, batch, trunk, temperature)?;
+        Ok(TrackedScores {
+            pass: self.tuned.pass(scores.logprobs.clone()),
+            scores: scores.read()?,
+        })
     }
 
     /// The sampler's copy of the current parameters; give it back with [`Decoder::keep_engine`].
     pub(crate) fn engine(&mut self) -> Result<Engine, ModelError> {
         match self.engine.take() {
-            Some((version, engine)) if version == self.version => Ok(engine),
+            Some((version, engine)) if version == self.tuned.version() => Ok(engine),
             _ => Engine::new(self),
         }
     }
 
     pub(crate) fn keep_engine(&mut self, engine: Engine) {
-        self.engine = Some((self.version, engine));
-    }
-
-    fn changed(&mut self) {
-        self.tracked = None;
-        self.version += 1;
-    }
-}
-
-impl Trainable for Decoder {
-    fn trained(&self) -> &[ParameterId] {
-        &self.trained
-    }
-
-    fn parameters(&self) -> &Weights {
-        &self.weights
-    }
-
-    fn set_parameter(&mut self, id: ParameterId, value: Tensor<2>) {
-        self.weights.set(id, value);
-        self.changed();
-    }
-
-    fn accumulate(&mut self, gradients: &mut burn::tensor::Gradients) {
-        if let Some(tracked) = &self.tracked {
-            self.gradients.accumulate(tracked, &self.trained, gradients);
-        }
-    }
-
-    fn take_gradients(&mut self) -> Vec<Option<GradientSum>> {
-        self.gradients.take(self.trained.len())
-    }
-
-    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>) {
-        self.gradients.put(sums);
+        self.engine = Some((self.tuned.version(), engine));
     }
 }
 

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::parameters::{Adapter, Linear};
 use super::{Decoder, LoraConfig, TrainedPart};
+use crate::ModelError;
 use crate::files::{Dtype, NamedTensor, write_parameters, write_safetensors};
 use crate::folder::{copy_companions, create, write_config, write_json};
 use crate::weights::{ParameterId, ParameterSpec, tensor_to_vec};
-use crate::{ModelError, Trainable};
 
 /// What merging a model's adapters did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +31,9 @@ impl Decoder {
 
     fn save_model(&self, folder: &Path) -> Result<(), ModelError> {
         create(folder)?;
-        let base: Vec<ParameterId> = self.weights.ids().filter(|&id| !self.is_adapter(id)).collect();
-        let specs: Vec<_> = base.iter().map(|&id| self.weights.spec(id).clone()).collect();
-        write_parameters(folder, &specs, Dtype::F32, |place| self.weights.to_vec(base[place]))?;
+        let base: Vec<ParameterId> = self.weights().ids().filter(|&id| !self.is_adapter(id)).collect();
+        let specs: Vec<_> = base.iter().map(|&id| self.weights().spec(id).clone()).collect();
+        write_parameters(folder, &specs, Dtype::F32, |place| self.weights().to_vec(base[place]))?;
         copy_companions(&self.source, folder)?;
         write_config(&self.source, folder, Dtype::F32, &[])
     }
@@ -54,16 +54,16 @@ impl Decoder {
         let head = self.parameters.head.weight;
         let mut sources: Vec<(ParameterId, Option<Adapter>)> = Vec::new();
         let mut specs = Vec::new();
-        for id in self.weights.ids().filter(|&id| !self.is_adapter(id)) {
+        for id in self.weights().ids().filter(|&id| !self.is_adapter(id)) {
             let shares = |linear: &&&Linear| linear.weight == id && !(self.plan.tied && id == head);
             let adapter = linears.iter().find(shares).and_then(|linear| linear.adapter);
             sources.push((id, adapter));
-            specs.push(self.weights.spec(id).clone());
+            specs.push(self.weights().spec(id).clone());
         }
         if untied {
             sources.push((head, self.parameters.head.adapter));
             let name = format!("{}.weight", self.parameters.head.name);
-            let shape = self.weights.spec(head).shape.clone();
+            let shape = self.weights().spec(head).shape.clone();
             specs.push(ParameterSpec { name, shape });
         }
         write_parameters(folder, &specs, dtype, |place| {
@@ -81,16 +81,17 @@ impl Decoder {
 
     fn merged(&self, weight: ParameterId, adapter: Option<Adapter>) -> Result<Vec<f32>, ModelError> {
         let Some(Adapter { a, b, scale }) = adapter else {
-            return self.weights.to_vec(weight);
+            return self.weights().to_vec(weight);
         };
-        let change = self.weights.get(b).matmul(self.weights.get(a)).mul_scalar(scale);
-        tensor_to_vec(self.weights.get(weight) + change)
+        let change = self.weights().get(b).matmul(self.weights().get(a)).mul_scalar(scale);
+        tensor_to_vec(self.weights().get(weight) + change)
     }
 
     fn save_adapter(&self, config: &LoraConfig, folder: &Path) -> Result<(), ModelError> {
         create(folder)?;
         let tensors = self
-            .trained()
+            .tuned
+            .ids()
             .iter()
             .map(|&id| self.named(id, "base_model.model."))
             .collect::<Result<Vec<_>, _>>()?;
@@ -123,8 +124,8 @@ impl Decoder {
     }
 
     fn named(&self, id: ParameterId, prefix: &str) -> Result<NamedTensor, ModelError> {
-        let spec = self.weights.spec(id);
-        let data = self.weights.to_vec(id)?;
+        let spec = self.weights().spec(id);
+        let data = self.weights().to_vec(id)?;
         Ok(NamedTensor {
             name: format!("{prefix}{}", spec.name),
             shape: spec.shape.clone(),

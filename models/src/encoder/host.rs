@@ -44,7 +44,7 @@ struct HostLayer {
 
 impl HostEncoder {
     pub(super) fn new(bert: &Bert) -> Result<Self, ModelError> {
-        let (weights, parameters) = (&bert.weights, &bert.parameters);
+        let (weights, parameters) = (bert.weights(), &bert.parameters);
         let mut places = weights.to_vec(parameters.positions)?;
         let segments = weights.to_vec(parameters.segments)?;
         let segment = &segments[..bert.plan.hidden];

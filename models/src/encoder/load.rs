@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use burn::tensor::Device;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::ModelError;
 use crate::decoder::{check_names, check_vocabulary, read_parameter};
 use crate::files::{CheckpointReader, NamedTensor};
 use crate::plan::{ConfigFile, EncoderPlan};
-use crate::trainable::Gradients;
+use crate::tuned::Tuned;
 use crate::weights::{ParameterId, ParameterSpec, Weights};
 
 /// How an encoder is loaded.
@@ -137,21 +137,19 @@ impl Bert {
             Some(pooling) => pooling,
             None => read_pooling(folder)?,
         };
+        let trained = if options.train {
+            weights.ids().collect()
+        } else {
+            Vec::new()
+        };
         Ok(Self {
             carried: carried(&reader, prefix, plan.hidden)?,
-            trained: if options.train {
-                weights.ids().collect()
-            } else {
-                Vec::new()
-            },
             plan,
             parameters,
-            weights,
+            tuned: Tuned::new(weights, trained),
             pooling,
             device: options.device.clone(),
-            tracked: None,
-            host: OnceLock::new(),
-            gradients: Gradients::default(),
+            host: Mutex::new(None),
             source: folder.to_owned(),
         })
     }

@@ -5,18 +5,19 @@ mod host;
 mod load;
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use crate::decoder::check_tokens;
 use crate::files::{Dtype, NamedTensor, write_parameters};
 use crate::folder::{copy_companions, create, write_config, write_json};
 use crate::plan::EncoderPlan;
-use crate::trainable::{GradientSum, Gradients};
+use crate::tuned::Tuned;
 use crate::weights::{ParameterId, Weights, tensor_to_vec};
-use crate::{ModelError, Trainable};
+use crate::{ModelError, Pass, Trainable};
 
+use host::HostEncoder;
 pub use load::EncoderOptions;
 pub(crate) use load::{EncoderParameters, encoder_specs};
 
@@ -29,6 +30,15 @@ pub enum Pooling {
     Mean,
 }
 
+/// Vectors that a loss can be built on: with its slopes in them, [`Encoder::backward`] finds its gradients.
+#[derive(Debug)]
+pub struct TrackedVectors {
+    /// `[texts, dimension]`, row-major.
+    pub vectors: Vec<f32>,
+    /// What they came from.
+    pub pass: Pass,
+}
+
 /// A text encoder: a batch of token sequences to a batch of vectors.
 pub trait Encoder: std::fmt::Debug + Send {
     /// Width of a vector.
@@ -37,8 +47,13 @@ pub trait Encoder: std::fmt::Debug + Send {
     fn max_tokens(&self) -> usize;
     /// Embeds texts without gradients: `[texts, dimension]`, row-major, in the order given; not normalised.
     fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>, ModelError>;
-    /// Embeds texts on the autodiff device, `[texts, dimension]`.
-    fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<Tensor<2>, ModelError>;
+    /// Embeds texts like [`Encoder::embed`], but for the last bits, in one forward pass.
+    fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<TrackedVectors, ModelError>;
+    /// Adds the gradients of Σ slope · component over all vectors, `slopes` being `[texts, dimension]`, to the kept sums.
+    ///
+    /// # Errors
+    /// When a parameter has changed since the pass.
+    fn backward(&mut self, tracked: TrackedVectors, slopes: &[f32]) -> Result<(), ModelError>;
     /// The parameters that training may change.
     fn trainable(&mut self) -> &mut dyn Trainable;
     /// Writes a Hugging Face folder.
@@ -50,14 +65,11 @@ pub trait Encoder: std::fmt::Debug + Send {
 pub struct Bert {
     plan: EncoderPlan,
     parameters: EncoderParameters,
-    weights: Weights,
+    tuned: Tuned,
     pooling: Pooling,
     device: Device,
-    trained: Vec<ParameterId>,
-    tracked: Option<Weights>,
-    /// Where the device is the processor: the current parameters as inference wants them, made when first used.
-    host: OnceLock<host::HostEncoder>,
-    gradients: Gradients,
+    /// Where the device is the processor: the parameters as inference wants them, and the version they were made from.
+    host: Mutex<Option<(u64, Arc<HostEncoder>)>>,
     /// Parameters that are saved again but not computed with, such as a pooler.
     carried: Vec<NamedTensor>,
     source: PathBuf,
@@ -67,6 +79,11 @@ impl Bert {
     /// The model's description.
     pub fn plan(&self) -> &EncoderPlan {
         &self.plan
+    }
+
+    /// All parameters.
+    pub fn weights(&self) -> &Weights {
+        self.tuned.weights()
     }
 
     /// How vectors are pooled.
@@ -87,14 +104,26 @@ impl Bert {
         Ok(())
     }
 
-    fn host(&self) -> Result<&host::HostEncoder, ModelError> {
-        match self.host.get() {
-            Some(host) => Ok(host),
-            None => {
-                let made = host::HostEncoder::new(self)?;
-                Ok(self.host.get_or_init(|| made))
-            }
+    fn host(&self) -> Result<Arc<HostEncoder>, ModelError> {
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.tuned.version();
+        if let Some((of, made)) = &*host
+            && *of == version
+        {
+            return Ok(made.clone());
         }
+        // The stale copy goes before there is another.
+        *host = None;
+        let made = Arc::new(HostEncoder::new(self)?);
+        *host = Some((version, made.clone()));
+        Ok(made)
+    }
+
+    /// Frees the copy for inference where it is stale.
+    fn drop_stale(&mut self) {
+        let version = self.tuned.version();
+        let host = self.host.get_mut().unwrap_or_else(PoisonError::into_inner);
+        host.take_if(|(of, _)| *of != version);
     }
 
     /// Writes a Hugging Face folder with the parameters in `dtype`; other than [`Dtype::F32`] it rounds them.
@@ -103,11 +132,11 @@ impl Bert {
     /// When a file cannot be read or written.
     pub fn save_as(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
         create(folder)?;
-        let own: Vec<ParameterId> = self.weights.ids().collect();
-        let mut specs: Vec<_> = own.iter().map(|&id| self.weights.spec(id).clone()).collect();
+        let own: Vec<ParameterId> = self.weights().ids().collect();
+        let mut specs: Vec<_> = own.iter().map(|&id| self.weights().spec(id).clone()).collect();
         specs.extend(self.carried.iter().map(NamedTensor::spec));
         write_parameters(folder, &specs, dtype, |place| match own.get(place) {
-            Some(&id) => self.weights.to_vec(id),
+            Some(&id) => self.weights().to_vec(id),
             None => Ok(self.carried[place - own.len()].data.clone()),
         })?;
         copy_companions(&self.source, folder)?;
@@ -127,7 +156,7 @@ impl Bert {
     /// The last hidden state of one text, `[tokens, hidden]`: for tests.
     pub fn hidden(&self, text: &[u32]) -> Result<Vec<f32>, ModelError> {
         self.check(&[text])?;
-        tensor_to_vec(self.run(&self.weights, &[text]))
+        tensor_to_vec(self.run(self.weights(), &[text]))
     }
 }
 
@@ -149,7 +178,7 @@ impl Encoder for Bert {
         let mut vectors = vec![0.0; texts.len() * width];
         for batch in forward::batches(texts) {
             let chosen: Vec<&[u32]> = batch.iter().map(|&index| texts[index]).collect();
-            let pooled = tensor_to_vec(self.pool(self.run(&self.weights, &chosen), &chosen))?;
+            let pooled = tensor_to_vec(self.pool(self.run(self.weights(), &chosen), &chosen))?;
             for (&index, vector) in batch.iter().zip(pooled.chunks_exact(width)) {
                 vectors[index * width..(index + 1) * width].copy_from_slice(vector);
             }
@@ -157,59 +186,34 @@ impl Encoder for Bert {
         Ok(vectors)
     }
 
-    fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<Tensor<2>, ModelError> {
+    fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<TrackedVectors, ModelError> {
         self.check(texts)?;
-        let tracked = self
-            .tracked
-            .take()
-            .unwrap_or_else(|| self.weights.tracked(&self.trained));
+        self.drop_stale();
+        let leaves = self.tuned.leaves();
         let order = forward::by_length(texts);
         let sorted: Vec<&[u32]> = order.iter().map(|&index| texts[index]).collect();
-        let pooled = self.pool(self.run(&tracked, &sorted), &sorted);
-        self.tracked = Some(tracked);
+        let pooled = self.pool(self.run(&leaves, &sorted), &sorted);
         let mut places = vec![0; order.len()];
         order
             .iter()
             .enumerate()
             .for_each(|(place, &index)| places[index] = place as u32);
-        Ok(forward::select_rows(pooled, &places, &self.device))
+        let vectors = forward::select_rows(pooled, &places, &self.device);
+        Ok(TrackedVectors {
+            pass: self.tuned.pass(vectors.clone()),
+            vectors: tensor_to_vec(vectors)?,
+        })
+    }
+
+    fn backward(&mut self, tracked: TrackedVectors, slopes: &[f32]) -> Result<(), ModelError> {
+        self.tuned.backward::<2>(tracked.pass, slopes)
     }
 
     fn trainable(&mut self) -> &mut dyn Trainable {
-        self
+        &mut self.tuned
     }
 
     fn save(&self, folder: &Path) -> Result<(), ModelError> {
         self.save_as(folder, Dtype::F32)
-    }
-}
-
-impl Trainable for Bert {
-    fn trained(&self) -> &[ParameterId] {
-        &self.trained
-    }
-
-    fn parameters(&self) -> &Weights {
-        &self.weights
-    }
-
-    fn set_parameter(&mut self, id: ParameterId, value: Tensor<2>) {
-        self.weights.set(id, value);
-        self.tracked = None;
-        self.host = OnceLock::new();
-    }
-
-    fn accumulate(&mut self, gradients: &mut burn::tensor::Gradients) {
-        if let Some(tracked) = &self.tracked {
-            self.gradients.accumulate(tracked, &self.trained, gradients);
-        }
-    }
-
-    fn take_gradients(&mut self) -> Vec<Option<GradientSum>> {
-        self.gradients.take(self.trained.len())
-    }
-
-    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>) {
-        self.gradients.put(sums);
     }
 }

@@ -60,8 +60,8 @@ impl Matrix {
     pub(crate) fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
         out.resize(x.len() / self.columns * self.rows, 0.0);
         match &self.values {
-            Values::F32(data) => products(self.panels(data), x, out),
-            Values::Bf16(data) => products(self.panels(data), x, out),
+            Values::F32(data) => multiply_rows(self.panels(data), x, out),
+            Values::Bf16(data) => multiply_rows(self.panels(data), x, out),
         }
     }
 
@@ -73,6 +73,16 @@ impl Matrix {
             columns: self.rows,
         }
     }
+}
+
+/// Products of rows, `a · bᵀ`: `a` is `[m, width]`, `b` `[n, width]`, the result `[m, n]`, on all threads, each product summed in one
+/// order.
+pub fn products(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
+    let mut out = Vec::new();
+    if width > 0 && !a.is_empty() && !b.is_empty() {
+        Matrix::new(b, b.len() / width, width).apply(a, &mut out);
+    }
+    out
 }
 
 /// A linear layer.
@@ -108,7 +118,7 @@ fn pack<T: Copy + Default + Send>(data: &[f32], columns: usize, to: impl Fn(f32)
 }
 
 /// `x` against all panels, `[m, columns]` into `out`, on all threads.
-fn products<E: Element>(w: Panels<'_, E>, x: &[f32], out: &mut [f32]) {
+fn multiply_rows<E: Element>(w: Panels<'_, E>, x: &[f32], out: &mut [f32]) {
     let (depth, columns) = (w.depth, w.columns);
     let rows = |x| Rows {
         data: x,

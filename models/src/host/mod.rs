@@ -8,6 +8,7 @@ mod panels;
 
 pub(crate) use attention::{Heads, KeyValues, attend_token};
 pub(crate) use elementwise::{activate, add, gated, layer_norm, ln, log_sum_exp, rms_norm};
+pub use matrix::products;
 pub(crate) use matrix::{Matrix, Projection};
 
 /// Whether the processor has AVX2 and FMA.

@@ -2,11 +2,24 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
+use crate::weights::tensor_to_vec;
+use crate::{ModelError, Scores};
+
 /// Log-probability of each scored token and the entropy of the distribution it was drawn from, both `[tokens]`, in nats.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenScores {
     pub(crate) logprobs: Tensor<1>,
     pub(crate) entropies: Tensor<1>,
+}
+
+impl TokenScores {
+    /// The scores on the host.
+    pub(crate) fn read(self) -> Result<Scores, ModelError> {
+        Ok(Scores {
+            logprobs: tensor_to_vec(self.logprobs)?,
+            entropies: tensor_to_vec(self.entropies)?,
+        })
+    }
 }
 
 /// Scores `tokens` under `logits / temperature`, `logits` being `[tokens, vocabulary]`.

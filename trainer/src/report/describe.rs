@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use eval_core::report::{self, Interaction, Model};
-use models::Trainable;
+use models::{ParameterSpec, Trainable};
 use toml::Value;
 
 use crate::TrainError;
@@ -25,7 +25,6 @@ const PLACES: [&str; 8] = [
 
 /// Describes a model by its configured `name` (a folder or hub id), its `folder` and its parameters.
 pub fn describe_model(name: &str, folder: &Path, model: &dyn Trainable) -> Model {
-    let ids: Vec<_> = model.parameters().ids().collect();
     Model {
         name: if Path::new(name).is_dir() {
             last_part(Path::new(name))
@@ -33,8 +32,8 @@ pub fn describe_model(name: &str, folder: &Path, model: &dyn Trainable) -> Model
             name.to_owned()
         },
         architecture: architecture(folder).unwrap_or_default(),
-        parameters: model.parameters().count(&ids) as u64,
-        trained_parameters: model.parameters().count(model.trained()) as u64,
+        parameters: model.scalars() as u64,
+        trained_parameters: model.trained().iter().map(ParameterSpec::scalars).sum::<usize>() as u64,
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use models::{matrix, tensor_to_vec};
-
-use super::loss::contrastive_loss;
+use super::loss::{Contrastive, contrastive_loss};
 use super::{EmbedderState, PhaseProfiles, Split, Trainer, share};
 use crate::TrainError;
 use crate::config::{Device, TrainConfig};
@@ -39,7 +37,8 @@ impl Trainer {
                 // Every batch counts for 1/accumulation of a step; the phase's last step may have fewer.
                 let scale = accumulation as f64 / self.pending as f64;
                 share::sum_gradients(self.comm.as_mut(), self.embedder.model.trainable())?;
-                self.embedder.optimizer.step(self.embedder.model.trainable(), scale);
+                let EmbedderState { model, optimizer, .. } = &mut self.embedder;
+                model.trainable().step(optimizer, scale)?;
                 self.pending = 0;
             }
             self.advance();
@@ -142,19 +141,21 @@ fn contrast_own(
     texts: &[&[u32]],
     parts: usize,
 ) -> Result<Contrasted, TrainError> {
-    let size = texts.len() / 2;
-    let vectors = embedder.model.embed_tracked(texts)?;
-    let (left, right) = (vectors.clone().narrow(0, 0, size), vectors.narrow(0, size, size));
-    let contrastive = contrastive_loss(left, right, config.embedder.loss_temp);
-    let loss = f64::from(tensor_to_vec(contrastive.loss.clone())?[0]);
-    if loss.is_finite() {
-        let mut gradients = contrastive.loss.div_scalar(parts as f64).backward();
-        embedder.model.trainable().accumulate(&mut gradients);
-    }
-    Ok(Contrasted {
+    let tracked = embedder.model.embed_tracked(texts)?;
+    let Contrastive {
         loss,
-        similarities: tensor_to_vec(contrastive.similarities)?,
-    })
+        similarities,
+        slopes,
+    } = contrastive_loss(&tracked.vectors, embedder.model.dimension(), config.embedder.loss_temp);
+    if loss.is_finite() {
+        embedder.model.backward(tracked, &share_of(&slopes, parts))?;
+    }
+    Ok(Contrasted { loss, similarities })
+}
+
+/// Slopes of 1/`parts` of a loss.
+fn share_of(slopes: &[f32], parts: usize) -> Vec<f32> {
+    slopes.iter().map(|slope| slope / parts as f32).collect()
 }
 
 /// Contrasts profiles with the targets of all ranks.
@@ -176,18 +177,15 @@ fn contrast_globally(
     let mut passes = Vec::new();
     let mut own = Vec::with_capacity(texts.len() * width);
     for texts in texts.chunks(together) {
-        let vectors = embedder.model.embed_tracked(texts)?;
-        own.extend(tensor_to_vec(vectors.clone())?);
-        passes.push(vectors);
+        let tracked = embedder.model.embed_tracked(texts)?;
+        own.extend_from_slice(&tracked.vectors);
+        passes.push(tracked);
     }
-    let device = passes[0].device().inner();
-    let global = share::global_loss(comm, &own, width, config.embedder.loss_temp, &device)?;
+    let global = share::global_loss(comm, &own, width, config.embedder.loss_temp)?;
     if global.loss.is_finite() {
-        for (vectors, gradients) in passes.into_iter().zip(global.gradients.chunks(together)) {
-            let gradients = matrix(gradients.concat(), gradients.len(), width, &device);
-            // Its gradient in the parameters is that of the loss, by the chain rule.
-            let product = (vectors * gradients).sum().div_scalar(parts as f64);
-            embedder.model.trainable().accumulate(&mut product.backward());
+        // What a pass' slopes give in the parameters is its part of the loss' gradient, by the chain rule.
+        for (tracked, slopes) in passes.into_iter().zip(global.slopes.chunks(together * width)) {
+            embedder.model.backward(tracked, &share_of(slopes, parts))?;
         }
     }
     Ok(Contrasted {

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
 use eval_core::TargetRanks;
 use eval_core::retrieval::Retriever;
-use models::{PackedBatch, Policy, Scores, Trunk, tensor_to_vec};
+use models::{PackedBatch, Policy, Scores, TrackedScores, Trunk};
 
-use super::loss::{Pair, pair_loss};
+use super::loss::{Pair, PairLoss, pair_loss};
 use super::trace::{TracedResponse, TracedUpdate, TracedUser};
 use super::{Trainer, item_texts, query, requests, share};
 use crate::TrainError;
@@ -50,6 +49,14 @@ impl Rollout {
         let sum = |range: &Range<usize>| scores.logprobs[range.clone()].iter().map(|&x| f64::from(x)).sum();
         let ranges = self.batch.responses();
         [sum(&ranges[0]), sum(&ranges[1])]
+    }
+
+    /// Slopes of `weight` times `loss` in the log-probability of each token.
+    fn slopes(&self, loss: &PairLoss, weight: f64) -> Vec<f32> {
+        let ranges = self.batch.responses();
+        let mut slopes = vec![0.0; self.old.logprobs.len()];
+        loss.spread(weight, [&ranges[0], &ranges[1]], &mut slopes);
+        slopes
     }
 
     fn traced(&self, index: usize) -> TracedResponse {
@@ -245,29 +252,26 @@ impl Trainer {
         for index in order {
             let rollout = &rollouts[index as usize];
             let Some(lm) = &mut self.lm else { break };
-            let scores = lm.model.score_tracked(&rollout.batch, &rollout.trunk, rl.temperature)?;
-            let old = rollout.sums(&rollout.old);
-            let log_pi = sums(&scores.logprobs, &rollout.batch);
+            let tracked = lm.model.score_tracked(&rollout.batch, &rollout.trunk, rl.temperature)?;
+            let TrackedScores { scores, .. } = &tracked;
+            let (old, log_pi) = (rollout.sums(&rollout.old), rollout.sums(scores));
             let pair = Pair {
                 old,
                 rewards: rollout.totals,
             };
-            let loss = pair_loss(log_pi.clone(), pair, rl.eta);
-            let value = f64::from(tensor_to_vec(loss.clone())?[0]);
-            if !value.is_finite() {
-                return Err(self.not_finite("language model", value, &[rollout.user]));
+            let loss = pair_loss(log_pi, pair, rl.eta);
+            if !loss.value.is_finite() {
+                return Err(self.not_finite("language model", loss.value, &[rollout.user]));
             }
-            let mut gradients = loss.mul_scalar(weight).backward();
-            lm.model.trainable().accumulate(&mut gradients);
-            measured.loss += value * weight;
+            measured.loss += loss.value * weight;
             for (log_pi, old) in log_pi.into_iter().zip(old) {
-                let difference = f64::from(tensor_to_vec(log_pi)?[0]) - old;
+                let difference = log_pi - old;
                 measured.ratio += difference.exp() / profiles;
                 measured.approx_kl += 0.5 * difference.powi(2) / profiles;
             }
-            let entropies = tensor_to_vec(scores.entropies)?;
-            tokens += entropies.len() as f64;
-            measured.entropy += entropies.iter().map(|&x| f64::from(x)).sum::<f64>();
+            tokens += scores.entropies.len() as f64;
+            measured.entropy += scores.entropies.iter().map(|&x| f64::from(x)).sum::<f64>();
+            lm.model.backward(tracked, &rollout.slopes(&loss, weight))?;
         }
         let Epoch {
             loss,
@@ -281,7 +285,7 @@ impl Trainer {
         *entropy /= tokens.max(1.0);
         if let Some(lm) = &mut self.lm {
             share::sum_gradients(self.comm.as_mut(), lm.model.trainable())?;
-            lm.optimizer.step(lm.model.trainable(), 1.0);
+            lm.model.trainable().step(&lm.optimizer, 1.0)?;
         }
         Ok(measured)
     }
@@ -388,12 +392,6 @@ impl Trainer {
             losses,
         })
     }
-}
-
-/// Sums of each response's log-probabilities, `[1]`.
-fn sums(logprobs: &Tensor<1>, batch: &PackedBatch) -> [Tensor<1>; GENERATIONS] {
-    let sum = |range: &Range<usize>| logprobs.clone().narrow(0, range.start, range.len()).sum();
-    [sum(&batch.responses()[0]), sum(&batch.responses()[1])]
 }
 
 /// Mean absolute difference a token between what the sampler and the scorer gave it.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use eval_core::retrieval::Query;
 use models::text::Tokenizer;
-use models::{Adam, Encoder, LanguageModel};
+use models::{AdamConfig, Encoder, LanguageModel};
 
 use crate::TrainError;
 use crate::checkpoint::{Position, RunLock};
@@ -121,7 +121,7 @@ struct PhaseProfiles {
 struct LmState {
     model: Box<dyn LanguageModel>,
     tokenizer: Tokenizer,
-    optimizer: Adam,
+    optimizer: AdamConfig,
     order: EpochOrder,
 }
 
@@ -130,7 +130,7 @@ struct LmState {
 struct EmbedderState {
     model: Box<dyn Encoder>,
     tokenizer: Tokenizer,
-    optimizer: Adam,
+    optimizer: AdamConfig,
     order: EpochOrder,
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use eval_core::report::Manifest;
 use models::{
-    Adam, CheckpointReader, Dtype, Trainable, gradient_state, restore_gradients, restore_parameters, write_safetensors,
+    CheckpointReader, Dtype, Trainable, gradient_state, optimizer_state, restore_gradients, restore_optimizer,
+    restore_parameters, write_safetensors,
 };
 
 use super::{EmbedderState, LmState, PhaseProfiles, Trainer, share};
@@ -74,11 +75,11 @@ impl Trainer {
         let own = folder.join(STATE_FOLDER);
         if let Some(lm) = &mut self.lm {
             lm.model.save(&folder.join(LM))?;
-            write_optimizer(&own, LM, &lm.optimizer, lm.model.trainable())?;
+            write_optimizer(&own, LM, lm.model.trainable())?;
         }
         let embedder = &mut self.embedder;
         embedder.model.save(&folder.join(EMBEDDER))?;
-        write_optimizer(&own, EMBEDDER, &embedder.optimizer, embedder.model.trainable())?;
+        write_optimizer(&own, EMBEDDER, embedder.model.trainable())?;
         if self.pending > 0 {
             let gradients = gradient_state(embedder.model.trainable())?;
             write_safetensors(&own.join(GRADIENTS), gradients, Dtype::F32)?;
@@ -111,12 +112,12 @@ pub(super) fn restore(
     if let Some(lm) = lm {
         let (reader, prefix) = open_model(&path.join(LM))?;
         restore_parameters(lm.model.trainable(), &reader, prefix)?;
-        read_optimizer(&own, LM, &mut lm.optimizer, lm.model.trainable())?;
+        read_optimizer(&own, LM, lm.model.trainable())?;
         lm.order.go_to(state.lm_batches);
     }
     let (reader, prefix) = open_model(&path.join(EMBEDDER))?;
     restore_parameters(embedder.model.trainable(), &reader, prefix)?;
-    read_optimizer(&own, EMBEDDER, &mut embedder.optimizer, embedder.model.trainable())?;
+    read_optimizer(&own, EMBEDDER, embedder.model.trainable())?;
     embedder.order.go_to(state.embedder_batches);
     if state.pending > 0 {
         let gradients = CheckpointReader::open_file(&own.join(GRADIENTS))?;
@@ -148,12 +149,12 @@ fn optimizer_file(folder: &Path, name: &str) -> std::path::PathBuf {
     folder.join(format!("{name}-optimizer.safetensors"))
 }
 
-fn write_optimizer(folder: &Path, name: &str, optimizer: &Adam, model: &dyn Trainable) -> Result<(), TrainError> {
-    let state = optimizer.state(model)?;
+fn write_optimizer(folder: &Path, name: &str, model: &dyn Trainable) -> Result<(), TrainError> {
+    let state = optimizer_state(model)?;
     Ok(write_safetensors(&optimizer_file(folder, name), state, Dtype::F32)?)
 }
 
-fn read_optimizer(folder: &Path, name: &str, optimizer: &mut Adam, model: &dyn Trainable) -> Result<(), TrainError> {
+fn read_optimizer(folder: &Path, name: &str, model: &mut dyn Trainable) -> Result<(), TrainError> {
     let state = CheckpointReader::open_file(&optimizer_file(folder, name))?;
-    Ok(optimizer.restore(model, &state)?)
+    Ok(restore_optimizer(model, &state)?)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use eval_core::report::{Manifest, Model};
 use models::text::Tokenizer;
-use models::{Adam, AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
+use models::{AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
 
 use super::order::EpochOrder;
 use super::resume;
@@ -113,7 +113,7 @@ impl Trainer {
         }
         if !root {
             // What a checkpoint holds of them is the sum over all ranks.
-            embedder.model.trainable().take_gradients();
+            embedder.model.trainable().clear_gradients()?;
         }
         share::same_start(comm.as_mut(), lm.as_mut(), &mut embedder)?;
         let mut written = Written::default();
@@ -261,7 +261,7 @@ fn load_lm(
     Ok(LmState {
         model: Box::new(decoder),
         tokenizer,
-        optimizer: Adam::new(optimizer(&config.lm.optimizer)),
+        optimizer: optimizer(&config.lm.optimizer),
         order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, place),
     })
 }
@@ -316,7 +316,7 @@ fn load_embedder(
     Ok(EmbedderState {
         model: Box::new(model),
         tokenizer,
-        optimizer: Adam::new(optimizer(&config.embedder.optimizer)),
+        optimizer: optimizer(&config.embedder.optimizer),
         order: EpochOrder::new(users, batch, config.run.seed, EMBEDDER_ORDER, place),
     })
 }

@@ -3,14 +3,13 @@
 //! Rank r of W takes item i of a list where i mod W = r, and its k-th user of a global batch is that batch's user r + k·W. So
 //! a gathered list has the order that one process alone would give it. Alone, nothing here costs or changes anything.
 
-use burn::tensor::{Device, Tensor};
 use eval_core::retrieval::EmbeddingStore;
-use models::{Encoder, GradientSum, Trainable, matrix, tensor_to_vec};
+use models::{Encoder, Gradient, ParameterSpec, Trainable, optimizer_state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::loss::contrastive_loss;
+use super::loss::{Contrastive, contrastive_loss};
 use super::{EmbedderState, LmState};
 use crate::TrainError;
 use crate::config::{FEWEST_WHITENED, TrainConfig};
@@ -178,56 +177,49 @@ pub(super) fn sum_gradients(comm: &mut dyn Communicator, model: &mut dyn Trainab
     if comm.world() == 1 {
         return Ok(());
     }
-    let own = model.take_gradients();
-    let places: Vec<([usize; 2], Device)> = model
-        .trained()
-        .iter()
-        .map(|&id| model.parameters().get(id))
-        .map(|value| (value.dims(), value.device()))
-        .collect();
+    let sizes: Vec<usize> = model.trained().iter().map(ParameterSpec::scalars).collect();
+    let own = (0..sizes.len())
+        .map(|index| model.gradient(index))
+        .collect::<Result<Vec<_>, _>>()?;
     // First, how many ranks have a gradient of each parameter; then the gradients.
     let mut flat: Vec<f64> = own.iter().map(|sum| f64::from(u8::from(sum.is_some()))).collect();
-    for (sum, ([rows, columns], _)) in own.into_iter().zip(&places) {
+    for (sum, size) in own.iter().zip(&sizes) {
         match sum {
-            Some(sum) => flat.extend(to_f64(sum)?),
-            None => flat.resize(flat.len() + rows * columns, 0.0),
+            Some(sum) => flat.extend(to_f64(sum)),
+            None => flat.resize(flat.len() + size, 0.0),
         }
     }
+    drop(own);
     comm.all_reduce_sum_f64(&mut flat)?;
-    let (counts, mut values) = flat.split_at(places.len());
-    let mut sums = Vec::with_capacity(places.len());
-    for (&count, ([rows, columns], device)) in counts.iter().zip(&places) {
-        let (value, rest) = values.split_at(rows * columns);
+    let (counts, mut values) = flat.split_at(sizes.len());
+    for (index, (&count, &size)) in counts.iter().zip(&sizes).enumerate() {
+        let (value, rest) = values.split_at(size);
         values = rest;
-        sums.push((count > 0.0).then(|| from_f64(value, [*rows, *columns], device)));
+        model.set_gradient(index, (count > 0.0).then(|| from_f64(value)))?;
     }
-    model.put_gradients(sums);
     Ok(())
 }
 
 /// Both floats of a sum as one.
-fn to_f64(sum: GradientSum) -> Result<Vec<f64>, TrainError> {
-    let mut values: Vec<f64> = tensor_to_vec(sum.value)?.into_iter().map(f64::from).collect();
-    if let Some(rest) = sum.rest {
-        let rest = tensor_to_vec(rest)?;
-        values
-            .iter_mut()
-            .zip(rest)
-            .for_each(|(value, rest)| *value += f64::from(rest));
-    }
-    Ok(values)
+fn to_f64(sum: &Gradient) -> Vec<f64> {
+    let mut values: Vec<f64> = sum.value.iter().copied().map(f64::from).collect();
+    let rest = sum.rest.iter().flatten();
+    values
+        .iter_mut()
+        .zip(rest)
+        .for_each(|(value, &rest)| *value += f64::from(rest));
+    values
 }
 
-fn from_f64(values: &[f64], [rows, columns]: [usize; 2], device: &Device) -> GradientSum {
+fn from_f64(values: &[f64]) -> Gradient {
     let rounded: Vec<f32> = values.iter().map(|&value| value as f32).collect();
     let rest = values
         .iter()
         .zip(&rounded)
         .map(|(&value, &rounded)| (value - f64::from(rounded)) as f32);
-    let rest = matrix(rest.collect(), rows, columns, device);
-    GradientSum {
-        value: matrix(rounded, rows, columns, device),
-        rest: Some(rest),
+    Gradient {
+        rest: Some(rest.collect()),
+        value: rounded,
     }
 }
 
@@ -236,7 +228,7 @@ fn from_f64(values: &[f64], [rows, columns]: [usize; 2], device: &Device) -> Gra
 pub(super) fn collect_gradients(comm: &mut dyn Communicator, model: &mut dyn Trainable) -> Result<(), TrainError> {
     sum_gradients(comm, model)?;
     if comm.rank() != 0 {
-        model.take_gradients();
+        model.clear_gradients()?;
     }
     Ok(())
 }
@@ -248,8 +240,8 @@ pub(super) struct GlobalLoss {
     pub(super) loss: f64,
     /// Cosines of all profiles and all targets, row by row.
     pub(super) similarities: Vec<f32>,
-    /// The loss' gradient in this rank's vectors, in their order.
-    pub(super) gradients: Vec<Vec<f32>>,
+    /// The loss' slopes in this rank's vectors, `[2 · batch, width]`.
+    pub(super) slopes: Vec<f32>,
 }
 
 /// The contrastive loss among the batches of all ranks. `own`, `[2 · batch, width]`, are this rank's profiles and then its
@@ -263,39 +255,33 @@ pub(super) fn global_loss(
     own: &[f32],
     width: usize,
     temperature: f64,
-    device: &Device,
 ) -> Result<GlobalLoss, TrainError> {
     let place = [comm.rank(), comm.world()];
     let (profiles, targets) = own.split_at(own.len() / 2);
-    let leaf = |comm: &mut dyn Communicator, own: &[f32]| -> Result<Tensor<2>, TrainError> {
+    let mut vectors = Vec::with_capacity(own.len() * place[1]);
+    for own in [profiles, targets] {
         let all = gather_rows(comm, own, width)?;
         if all.len() != own.len() * place[1] {
             let message =
                 "ranks have batches of different sizes; start the same program with the same settings everywhere";
             return Err(TrainError::Mismatch(message.to_owned()));
         }
-        let rows = all.len() / width;
-        Ok(matrix(all, rows, width, device).autodiff().require_grad())
-    };
-    let leaves = [leaf(comm, profiles)?, leaf(comm, targets)?];
-    let contrastive = contrastive_loss(leaves[0].clone(), leaves[1].clone(), temperature);
-    let loss = f64::from(tensor_to_vec(contrastive.loss.clone())?[0]);
-    let mut backward = contrastive.loss.backward();
-    let mut gradients = Vec::new();
-    for leaf in &leaves {
-        // Without a gradient there is a NaN, which the caller finds in the loss.
-        let gradient = leaf
-            .grad_remove(&mut backward)
-            .map(tensor_to_vec)
-            .transpose()?
-            .unwrap_or_default();
-        let rows: Vec<&[f32]> = gradient.chunks_exact(width).collect();
-        gradients.extend(own_part(&rows, place).into_iter().map(<[f32]>::to_vec));
+        vectors.extend(all);
     }
+    let Contrastive {
+        loss,
+        similarities,
+        slopes,
+    } = contrastive_loss(&vectors, width, temperature);
+    let rows: Vec<&[f32]> = slopes.chunks_exact(width).collect();
+    let (of_profiles, of_targets) = rows.split_at(rows.len() / 2);
     Ok(GlobalLoss {
         loss,
-        similarities: tensor_to_vec(contrastive.similarities)?,
-        gradients,
+        similarities,
+        slopes: [of_profiles, of_targets]
+            .map(|rows| own_part(rows, place))
+            .concat()
+            .concat(),
     })
 }
 
@@ -311,10 +297,10 @@ pub(super) fn same_start(
     let mut digest = Sha256::new();
     if let Some(lm) = lm {
         spread_parameters(comm, lm.model.trainable())?;
-        digest_state(&mut digest, &lm.optimizer, lm.model.trainable())?;
+        digest_state(&mut digest, lm.model.trainable())?;
     }
     spread_parameters(comm, embedder.model.trainable())?;
-    digest_state(&mut digest, &embedder.optimizer, embedder.model.trainable())?;
+    digest_state(&mut digest, embedder.model.trainable())?;
     let digests = comm.all_gather(&digest.finalize())?;
     match digests.iter().position(|digest| *digest != digests[0]) {
         None => Ok(()),
@@ -325,20 +311,18 @@ pub(super) fn same_start(
 }
 
 fn spread_parameters(comm: &mut dyn Communicator, model: &mut dyn Trainable) -> Result<(), TrainError> {
-    for id in model.trained().to_vec() {
-        let value = model.parameters().get(id);
-        let ([rows, columns], device) = (value.dims(), value.device());
-        let mut values = tensor_to_vec(value)?;
+    for index in 0..model.trained().len() {
+        let mut values = model.values(index)?;
         comm.broadcast(&mut values, 0)?;
         if comm.rank() != 0 {
-            model.set_parameter(id, matrix(values, rows, columns, &device));
+            model.set_values(index, values)?;
         }
     }
     Ok(())
 }
 
-fn digest_state(digest: &mut Sha256, optimizer: &models::Adam, model: &dyn Trainable) -> Result<(), TrainError> {
-    for tensor in optimizer.state(model)? {
+fn digest_state(digest: &mut Sha256, model: &dyn Trainable) -> Result<(), TrainError> {
+    for tensor in optimizer_state(model)? {
         digest.update(tensor.name.as_bytes());
         tensor.data.iter().for_each(|value| digest.update(value.to_le_bytes()));
     }

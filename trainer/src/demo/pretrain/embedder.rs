@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use models::{Bert, Device, Encoder, EncoderOptions, tensor_to_vec};
+use models::{Bert, Device, Encoder, EncoderOptions};
 
 use super::corpus::{Corpus, Pair};
 use super::replicas::Replicas;
@@ -28,7 +28,8 @@ pub(super) fn pretrain(steps: usize, threads: usize, corpus: &Corpus, folder: &P
         pooling: None,
         train: true,
     };
-    let mut replicas = Replicas::new(threads.clamp(1, BATCHES), || Ok(Bert::load(folder, &options)?))?;
+    let load = || Ok(Bert::load(folder, &options)?);
+    let mut replicas = Replicas::new(threads.clamp(1, BATCHES), Bert::trainable, load)?;
     let mut course = Course::new("embedder", folder, steps, RATE);
     let mut random = Random::new(TRAINING_SEED, u32::from_le_bytes(*b"embs"));
     for step in 0..steps {
@@ -54,12 +55,8 @@ pub(super) fn pretrain(steps: usize, threads: usize, corpus: &Corpus, folder: &P
 fn learn(bert: &mut Bert, pairs: &[Pair]) -> Result<f64, TrainError> {
     let sides = (0..2).flat_map(|side| pairs.iter().map(move |pair| pair[side].as_slice()));
     let texts: Vec<&[u32]> = sides.collect();
-    let vectors = bert.embed_tracked(&texts)?;
-    let size = pairs.len();
-    let (statements, films) = (vectors.clone().narrow(0, 0, size), vectors.narrow(0, size, size));
-    let loss = contrastive_loss(statements, films, TEMPERATURE).loss;
-    let value = f64::from(tensor_to_vec(loss.clone())?[0]);
-    let mut gradients = loss.backward();
-    bert.trainable().accumulate(&mut gradients);
-    Ok(value)
+    let tracked = bert.embed_tracked(&texts)?;
+    let contrastive = contrastive_loss(&tracked.vectors, bert.dimension(), TEMPERATURE);
+    bert.backward(tracked, &contrastive.slopes)?;
+    Ok(contrastive.loss)
 }

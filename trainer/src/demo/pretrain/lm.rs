@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use models::{Decoder, DecoderOptions, Device, LanguageModel, PackedBatch, TrainedPart, tensor_to_vec};
+use models::{Decoder, DecoderOptions, Device, LanguageModel, PackedBatch, TrainedPart};
 
 use super::corpus::{Corpus, Lesson};
 use super::replicas::Replicas;
@@ -25,8 +25,9 @@ pub(super) fn pretrain(steps: usize, threads: usize, corpus: &Corpus, folder: &P
         part: TrainedPart::Full,
         seed: 0,
     };
-    let mut replicas = Replicas::new(threads.clamp(1, HISTORIES), || Ok(Decoder::load(folder, &options)?))?;
-    eprintln!("language model: {} parameters", replicas.first().parameter_counts().1);
+    let load = || Ok(Decoder::load(folder, &options)?);
+    let mut replicas = Replicas::new(threads.clamp(1, HISTORIES), Decoder::trainable, load)?;
+    eprintln!("language model: {} parameters", replicas.first().scalars());
     let mut course = Course::new("language model", folder, steps, RATE);
     let mut random = Random::new(TRAINING_SEED, u32::from_le_bytes(*b"lms "));
     for step in 0..steps {
@@ -52,10 +53,10 @@ fn learn(decoder: &mut Decoder, lessons: &[Lesson]) -> Result<f64, TrainError> {
     let rows = lessons.iter().zip(&profiles);
     let batch = PackedBatch::new(rows.map(|(lesson, profiles)| (lesson.prompt.as_slice(), profiles.as_slice())));
     let trunk = LanguageModel::trunk(decoder, &batch)?;
-    let scores = LanguageModel::score_tracked(decoder, &batch, &trunk, 1.0)?;
-    let loss = scores.logprobs.mean().neg();
-    let value = f64::from(tensor_to_vec(loss.clone())?[0]);
-    let mut gradients = loss.backward();
-    decoder.trainable().accumulate(&mut gradients);
-    Ok(value)
+    let tracked = LanguageModel::score_tracked(decoder, &batch, &trunk, 1.0)?;
+    let logprobs = &tracked.scores.logprobs;
+    let tokens = logprobs.len();
+    let loss = -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / tokens as f64;
+    decoder.backward(tracked, &vec![(-1.0 / tokens as f64) as f32; tokens])?;
+    Ok(loss)
 }

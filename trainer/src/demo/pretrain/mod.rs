@@ -11,13 +11,14 @@ mod replicas;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use models::{Adam, AdamConfig, Dtype, NamedTensor, Trainable, write_safetensors};
+use models::{AdamConfig, Dtype, NamedTensor, Trainable, write_safetensors};
 use serde_json::json;
 
 use super::tokenizer::{self, write};
 use super::{World, WorldSize};
 use crate::TrainError;
 use corpus::Corpus;
+use replicas::Replicas;
 
 /// The seed of the first training world; the demo refuses seeds from here on.
 pub const TRAINING_SEED: u64 = 1 << 32;
@@ -130,7 +131,7 @@ struct Course {
     folder: PathBuf,
     steps: usize,
     rate: f64,
-    optimizer: Adam,
+    optimizer: AdamConfig,
     started: Instant,
     /// Sum and number of the losses since the last line.
     losses: (f64, u32),
@@ -142,7 +143,7 @@ const CHECKPOINT: usize = 250;
 
 impl Course {
     fn new(name: &'static str, folder: &Path, steps: usize, rate: f64) -> Self {
-        let config = AdamConfig {
+        let optimizer = AdamConfig {
             lr: rate,
             betas: (0.9, 0.98),
             eps: 1e-8,
@@ -154,14 +155,20 @@ impl Course {
             folder: folder.to_owned(),
             steps,
             rate,
-            optimizer: Adam::new(config),
+            optimizer,
             started: Instant::now(),
             losses: (0.0, 0),
         }
     }
 
     /// One optimizer step on gradients that sum up over `parts` means of loss `loss` on average.
-    fn step(&mut self, model: &mut dyn Trainable, step: usize, parts: usize, loss: f64) -> Result<(), TrainError> {
+    fn step<M: Send>(
+        &mut self,
+        replicas: &mut Replicas<M>,
+        step: usize,
+        parts: usize,
+        loss: f64,
+    ) -> Result<(), TrainError> {
         if !loss.is_finite() {
             return Err(TrainError::NotFinite {
                 phase: self.name,
@@ -171,8 +178,8 @@ impl Course {
                 checkpoint: Some(self.folder.clone()),
             });
         }
-        self.optimizer.config.lr = self.rate * shape(step, self.steps);
-        self.optimizer.step(model, 1.0 / parts as f64);
+        self.optimizer.lr = self.rate * shape(step, self.steps);
+        replicas.step(&self.optimizer, 1.0 / parts as f64)?;
         self.losses.0 += loss;
         self.losses.1 += 1;
         if (step + 1).is_multiple_of(LINE) || step + 1 == self.steps {
@@ -187,7 +194,7 @@ impl Course {
             self.losses = (0.0, 0);
         }
         if (step + 1).is_multiple_of(CHECKPOINT) || step + 1 == self.steps {
-            save(model, &self.folder)?;
+            save(replicas.first(), &self.folder)?;
         }
         Ok(())
     }
@@ -203,17 +210,17 @@ fn shape(step: usize, steps: usize) -> f64 {
     0.05 + 0.475 * (1.0 + (std::f64::consts::PI * progress).cos())
 }
 
-/// Writes the parameters in f16.
+/// Writes the parameters in f16; training changes all of them.
 fn save(model: &dyn Trainable, folder: &Path) -> Result<(), TrainError> {
-    let weights = model.parameters();
-    let tensors = weights
-        .ids()
-        .map(|id| {
-            let spec = weights.spec(id);
+    let tensors = model
+        .trained()
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
             Ok(NamedTensor {
                 name: spec.name.clone(),
                 shape: spec.shape.clone(),
-                data: weights.to_vec(id)?,
+                data: model.values(index)?,
             })
         })
         .collect::<Result<Vec<_>, TrainError>>()?;

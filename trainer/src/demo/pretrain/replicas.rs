@@ -2,8 +2,7 @@
 
 use std::panic;
 
-use burn::tensor::{Gradients, Tensor};
-use models::{GradientSum, ParameterId, Trainable, Weights};
+use models::{AdamConfig, Gradient, Trainable};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::TrainError;
@@ -13,11 +12,16 @@ use crate::TrainError;
 pub(super) struct Replicas<M> {
     models: Vec<M>,
     pools: Vec<ThreadPool>,
+    trainable: fn(&mut M) -> &mut dyn Trainable,
 }
 
-impl<M: Trainable + Send> Replicas<M> {
+impl<M: Send> Replicas<M> {
     /// As many copies as `load` is called.
-    pub(super) fn new(count: usize, mut load: impl FnMut() -> Result<M, TrainError>) -> Result<Self, TrainError> {
+    pub(super) fn new(
+        count: usize,
+        trainable: fn(&mut M) -> &mut dyn Trainable,
+        mut load: impl FnMut() -> Result<M, TrainError>,
+    ) -> Result<Self, TrainError> {
         let pool = || {
             let failed = |error: rayon::ThreadPoolBuildError| TrainError::Mismatch(format!("no thread: {error}"));
             ThreadPoolBuilder::new().num_threads(1).build().map_err(failed)
@@ -25,6 +29,7 @@ impl<M: Trainable + Send> Replicas<M> {
         Ok(Self {
             models: (0..count).map(|_| load()).collect::<Result<_, _>>()?,
             pools: (0..count).map(|_| pool()).collect::<Result<_, _>>()?,
+            trainable,
         })
     }
 
@@ -55,49 +60,40 @@ impl<M: Trainable + Send> Replicas<M> {
     }
 
     /// One of the copies.
-    pub(super) fn first(&self) -> &M {
-        &self.models[0]
-    }
-}
-
-impl<M: Trainable> Trainable for Replicas<M> {
-    fn trained(&self) -> &[ParameterId] {
-        self.models[0].trained()
+    pub(super) fn first(&mut self) -> &mut dyn Trainable {
+        (self.trainable)(&mut self.models[0])
     }
 
-    fn parameters(&self) -> &Weights {
-        self.models[0].parameters()
+    /// One optimizer step of every copy, on the sum of all copies' gradients: they stay the same.
+    pub(super) fn step(&mut self, config: &AdamConfig, scale: f64) -> Result<(), TrainError> {
+        let sums = self.sums()?;
+        let trainable = self.trainable;
+        self.each(vec![&sums; self.count()], |model, sums| {
+            let model = trainable(model);
+            for (index, sum) in sums.iter().enumerate() {
+                model.set_gradient(index, sum.clone())?;
+            }
+            Ok(model.step(config, scale)?)
+        })?;
+        Ok(())
     }
 
-    fn set_parameter(&mut self, id: ParameterId, value: Tensor<2>) {
+    /// The gradients, summed in the order of the copies.
+    fn sums(&mut self) -> Result<Vec<Option<Gradient>>, TrainError> {
+        let mut sums = vec![None; self.first().trained().len()];
         for model in &mut self.models {
-            model.set_parameter(id, value.clone());
-        }
-    }
-
-    /// Gradients arrive in [`Replicas::each`], copy by copy; a loss over the first copy alone lands here.
-    fn accumulate(&mut self, gradients: &mut Gradients) {
-        self.models[0].accumulate(gradients);
-    }
-
-    /// The sum over the copies, in their order.
-    fn take_gradients(&mut self) -> Vec<Option<GradientSum>> {
-        let mut copies = self.models.iter_mut().map(Trainable::take_gradients);
-        let mut sums = copies.next().unwrap_or_default();
-        for gradients in copies {
-            for (sum, gradient) in sums.iter_mut().zip(gradients) {
-                *sum = match (sum.take(), gradient) {
-                    // What rounding left is of no use here: nothing depends on who summed what.
-                    (Some(sum), Some(gradient)) => Some((sum.value + gradient.value).into()),
-                    (one, other) => one.or(other),
+            let model = (self.trainable)(model);
+            for (index, sum) in sums.iter_mut().enumerate() {
+                let Some(Gradient { value, .. }) = model.gradient(index)? else {
+                    continue;
                 };
+                // What rounding left is of no use here: nothing depends on who summed what.
+                match sum {
+                    None => *sum = Some(Gradient { value, rest: None }),
+                    Some(sum) => sum.value.iter_mut().zip(value).for_each(|(sum, term)| *sum += term),
+                }
             }
         }
-        sums
-    }
-
-    fn put_gradients(&mut self, sums: Vec<Option<GradientSum>>) {
-        self.take_gradients();
-        self.models[0].put_gradients(sums);
+        Ok(sums)
     }
 }

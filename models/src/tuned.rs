@@ -1,0 +1,314 @@
+//! A model's parameters as burn tensors, and all that training does to them.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::optimizer::{AdamConfig, Moments, TensorMoments, update};
+use crate::trainable::{Gradient, Pass, Trainable};
+use crate::weights::{ParameterId, ParameterSpec, Weights, matrix, tensor_to_vec};
+use crate::{Kept, ModelError};
+
+/// Parameters of which training changes some.
+#[derive(Debug, Default)]
+pub(crate) struct Tuned {
+    weights: Weights,
+    /// Those that training changes.
+    ids: Vec<ParameterId>,
+    specs: Vec<ParameterSpec>,
+    /// The parameters with the trained ones as leaves on the autodiff device, until one changes.
+    leaves: Option<Weights>,
+    sums: Vec<Option<TensorSum>>,
+    moments: Vec<Option<TensorMoments>>,
+    /// Counts changes to the parameters, so that what was made from them knows when it is stale.
+    version: u64,
+}
+
+/// A forward pass over the leaves of one version.
+struct Forward<const D: usize> {
+    outputs: Tensor<D>,
+    version: u64,
+}
+
+impl Tuned {
+    /// Parameters of which training changes those in `ids`.
+    pub(crate) fn new(weights: Weights, ids: Vec<ParameterId>) -> Self {
+        let mut tuned = Self {
+            weights,
+            ..Self::default()
+        };
+        tuned.train(ids);
+        tuned
+    }
+
+    /// Says what training changes from now on.
+    pub(crate) fn train(&mut self, ids: Vec<ParameterId>) {
+        self.specs = ids.iter().map(|&id| self.weights.spec(id).clone()).collect();
+        self.sums = vec![None; ids.len()];
+        self.moments = vec![None; ids.len()];
+        self.ids = ids;
+        self.changed();
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// To add parameters; those that are there do not change through it.
+    pub(crate) fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+
+    pub(crate) fn ids(&self) -> &[ParameterId] {
+        &self.ids
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The parameters to run a forward pass with whose gradients are wanted.
+    pub(crate) fn leaves(&mut self) -> Weights {
+        let leaves = &mut self.leaves;
+        leaves.get_or_insert_with(|| self.weights.tracked(&self.ids)).clone()
+    }
+
+    /// Keeps a forward pass over [`Tuned::leaves`] by its outputs.
+    pub(crate) fn pass<const D: usize>(&self, outputs: Tensor<D>) -> Pass {
+        let version = self.version;
+        Pass(Kept::new(Forward { outputs, version }))
+    }
+
+    /// Adds the gradients of Σ slope · output over the pass' outputs, row-major, to the sums.
+    pub(crate) fn backward<const D: usize>(&mut self, pass: Pass, slopes: &[f32]) -> Result<(), ModelError> {
+        let Forward { outputs, version } = pass.0.take::<Forward<D>>()?;
+        if version != self.version {
+            let message = "gradients were asked for after a parameter had changed; run the forward pass again";
+            return Err(ModelError::Input(message.to_owned()));
+        }
+        let shape = outputs.dims();
+        check_length("slopes", slopes.len(), shape.iter().product())?;
+        let Some(leaves) = &self.leaves else { return Ok(()) };
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        let slopes = Tensor::from_data(TensorData::new(slopes.to_vec(), shape), &outputs.device().inner());
+        // The gradient of this sum in an output is the output's slope; in the parameters, by the chain rule, what is wanted.
+        let mut gradients = (outputs * slopes).sum().backward();
+        for (sum, &id) in self.sums.iter_mut().zip(&self.ids) {
+            if let Some(gradient) = leaves.get(id).grad_remove(&mut gradients) {
+                *sum = Some(match sum.take() {
+                    Some(before) => before.add(gradient),
+                    None => gradient.into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self) {
+        self.leaves = None;
+        self.version += 1;
+    }
+
+    /// A trained parameter's values as a tensor.
+    fn tensor(&self, index: usize, values: Vec<f32>) -> Result<Tensor<2>, ModelError> {
+        let spec = &self.specs[index];
+        let [rows, columns] = spec.dims();
+        check_length(&spec.name, values.len(), rows * columns)?;
+        Ok(matrix(values, rows, columns, &self.device(index)))
+    }
+
+    fn device(&self, index: usize) -> Device {
+        self.weights.get(self.ids[index]).device()
+    }
+}
+
+fn check_length(name: &str, found: usize, expected: usize) -> Result<(), ModelError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(ModelError::Input(format!(
+        "{name}: expected {expected} values, found {found}"
+    )))
+}
+
+impl Trainable for Tuned {
+    fn trained(&self) -> &[ParameterSpec] {
+        &self.specs
+    }
+
+    fn scalars(&self) -> usize {
+        let all: Vec<ParameterId> = self.weights.ids().collect();
+        self.weights.count(&all)
+    }
+
+    fn values(&self, index: usize) -> Result<Vec<f32>, ModelError> {
+        self.weights.to_vec(self.ids[index])
+    }
+
+    fn set_values(&mut self, index: usize, values: Vec<f32>) -> Result<(), ModelError> {
+        let values = self.tensor(index, values)?;
+        self.weights.set(self.ids[index], values);
+        self.changed();
+        Ok(())
+    }
+
+    fn gradient(&self, index: usize) -> Result<Option<Gradient>, ModelError> {
+        let Some(sum) = self.sums[index].clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Gradient {
+            value: tensor_to_vec(sum.value)?,
+            rest: sum.rest.map(tensor_to_vec).transpose()?,
+        }))
+    }
+
+    fn set_gradient(&mut self, index: usize, gradient: Option<Gradient>) -> Result<(), ModelError> {
+        let sum = |gradient: Gradient| {
+            Ok::<_, ModelError>(TensorSum {
+                value: self.tensor(index, gradient.value)?,
+                rest: gradient.rest.map(|rest| self.tensor(index, rest)).transpose()?,
+            })
+        };
+        self.sums[index] = gradient.map(sum).transpose()?;
+        Ok(())
+    }
+
+    fn step(&mut self, config: &AdamConfig, scale: f64) -> Result<(), ModelError> {
+        self.changed();
+        for ((sum, moments), &id) in self.sums.iter_mut().zip(&mut self.moments).zip(&self.ids) {
+            let Some(TensorSum { value: gradient, .. }) = sum.take() else {
+                continue;
+            };
+            let gradient = if scale == 1.0 {
+                gradient
+            } else {
+                gradient.mul_scalar(scale)
+            };
+            let value = update(*config, self.weights.get(id), gradient, moments);
+            self.weights.set(id, value);
+        }
+        Ok(())
+    }
+
+    fn moments(&self, index: usize) -> Result<Option<Moments>, ModelError> {
+        let Some(moments) = self.moments[index].clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Moments {
+            first: tensor_to_vec(moments.first)?,
+            second: tensor_to_vec(moments.second)?,
+            steps: moments.steps,
+        }))
+    }
+
+    fn set_moments(&mut self, index: usize, moments: Option<Moments>) -> Result<(), ModelError> {
+        let tensors = |moments: Moments| {
+            Ok::<_, ModelError>(TensorMoments {
+                first: self.tensor(index, moments.first)?,
+                second: self.tensor(index, moments.second)?,
+                steps: moments.steps,
+            })
+        };
+        self.moments[index] = moments.map(tensors).transpose()?;
+        Ok(())
+    }
+}
+
+/// [`Gradient`] as tensors.
+#[derive(Debug, Clone)]
+struct TensorSum {
+    value: Tensor<2>,
+    rest: Option<Tensor<2>>,
+}
+
+impl From<Tensor<2>> for TensorSum {
+    fn from(value: Tensor<2>) -> Self {
+        Self { value, rest: None }
+    }
+}
+
+impl TensorSum {
+    /// Adds a term: what rounding takes from the sum is found exactly (Knuth, TAOCP 2, 4.2.2) and kept.
+    fn add(self, term: Tensor<2>) -> Self {
+        let total = self.value.clone() + term.clone();
+        let arrived = total.clone() - self.value.clone();
+        let lost = (self.value - (total.clone() - arrived.clone())) + (term - arrived);
+        let rest = match self.rest {
+            Some(rest) => rest + lost,
+            None => lost,
+        };
+        let value = total.clone() + rest.clone();
+        let rest = rest - (value.clone() - total);
+        Self {
+            value,
+            rest: Some(rest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_sum_of_gradients_does_not_depend_on_the_order_of_its_terms() {
+        let term = |value: f32| matrix(vec![value], 1, 1, &Device::flex());
+        let sum_of = |values: &[f32]| {
+            let start = TensorSum::from(term(values[0]));
+            let sum = values[1..].iter().fold(start, |sum, &value| sum.add(term(value)));
+            tensor_to_vec(sum.value).unwrap()[0]
+        };
+        // In plain f32 the second gives 0.
+        assert_eq!(sum_of(&[1e7, -1e7, 0.125, 0.25]), 0.375);
+        assert_eq!(sum_of(&[0.25, 1e7, 0.125, -1e7]), 0.375);
+        let thirds: Vec<f32> = (1..200).map(|n| 1.0 / n as f32).collect();
+        let exact = thirds.iter().map(|&value| f64::from(value)).sum::<f64>() as f32;
+        assert_eq!(sum_of(&thirds), exact);
+        assert_eq!(sum_of(&thirds.iter().rev().copied().collect::<Vec<_>>()), exact);
+    }
+
+    /// One parameter `w` = (1, 2), of which outputs 3·w are made.
+    fn tuned() -> Tuned {
+        let mut weights = Weights::default();
+        let spec = ParameterSpec {
+            name: "w".to_owned(),
+            shape: vec![2],
+        };
+        let id = weights.push(spec, matrix(vec![1.0, 2.0], 1, 2, &Device::flex()));
+        Tuned::new(weights, vec![id])
+    }
+
+    fn forward(tuned: &mut Tuned) -> Pass {
+        let outputs = tuned.leaves().get(ParameterId(0)).mul_scalar(3.0);
+        tuned.pass(outputs)
+    }
+
+    #[test]
+    fn slopes_of_several_passes_are_summed_until_they_are_cleared() {
+        let mut tuned = tuned();
+        let passes = [forward(&mut tuned), forward(&mut tuned)];
+        for (pass, slopes) in passes.into_iter().zip([[1.0, 0.0], [0.5, -1.0]]) {
+            tuned.backward::<2>(pass, &slopes).unwrap();
+        }
+        assert_eq!(tuned.gradient(0).unwrap().unwrap().value, [4.5, -3.0]);
+        tuned.clear_gradients().unwrap();
+        assert_eq!(tuned.gradient(0).unwrap(), None);
+    }
+
+    #[test]
+    fn gradients_at_parameters_that_have_changed_are_refused() {
+        let mut tuned = tuned();
+        let pass = forward(&mut tuned);
+        tuned.set_values(0, vec![5.0, 6.0]).unwrap();
+        assert_eq!(tuned.values(0).unwrap(), [5.0, 6.0]);
+        let error = tuned.backward::<2>(pass, &[1.0, 1.0]).unwrap_err().to_string();
+        assert!(error.contains("run the forward pass again"), "{error}");
+        let pass = forward(&mut tuned);
+        let error = tuned.backward::<2>(pass, &[1.0]).unwrap_err().to_string();
+        assert!(error.contains("expected 2 values, found 1"), "{error}");
+        let error = tuned.set_values(0, vec![1.0]).unwrap_err().to_string();
+        assert!(error.contains("w: expected 2 values, found 1"), "{error}");
+    }
+}
