@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::layout::Layout;
 use crate::process::run as run_command;
 use crate::site;
-use crate::toolchain::{browser, cuda, native, wasm};
+use crate::toolchain::{browser, cuda, native, nvrtc, wasm};
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -83,8 +83,10 @@ impl Check {
 const CLIPPY: [&str; 3] = ["clippy", "--locked", "--all-targets"];
 
 fn run_tests(layout: &Layout, long: bool) -> Result<()> {
+    let compiler = nvrtc::set_up(layout).map(|library| (nvrtc::VARIABLE, library));
     if !native::set_up_nextest(layout) {
         let mut test = native::cargo(layout);
+        test.envs(compiler);
         test.args(["test", "--locked", "--workspace", "--no-fail-fast", "--all-targets"]);
         if long {
             test.args(["--", "--include-ignored"]);
@@ -93,6 +95,7 @@ fn run_tests(layout: &Layout, long: bool) -> Result<()> {
     }
     let mut nextest = native::nextest(layout);
     nextest.args(["run", "--locked", "--workspace"]);
+    nextest.envs(compiler);
     if layout.ci {
         nextest.args(["--profile", "ci"]);
     }
@@ -145,6 +148,7 @@ pub fn set_up(layout: &Layout) -> Result<()> {
     native::set_up_components(layout)?;
     native::set_up_nextest(layout);
     cuda::set_up(layout)?;
+    nvrtc::set_up(layout);
     wasm::Toolchain::set_up()?;
     wasm::set_up_bindgen(layout)?;
     wasm::set_up_optimizer(layout)?;

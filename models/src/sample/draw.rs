@@ -151,4 +151,27 @@ mod tests {
             draw(&mut logits.clone(), 1.0, base)
         );
     }
+
+    /// `tests/reference/cuda/try_decode.py` expects the same of the device.
+    #[test]
+    fn known_draws_stay_what_they_are() {
+        let logits: Vec<f32> = (0..256_000_u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as f32 / 4096.0)
+            .collect();
+        for (seed, update, user, sample, position, temperature, token) in [
+            (555_134, 3, 7, 1, 0, 1.0, 132_313),
+            (555_134, 3, 7, 0, 41, 1.0, 230_010),
+            (1, 0, u32::MAX, 255, 511, 0.7, 238_435),
+            (0x1234_5678_9abc_def0, 77, 12_345, 3, 5, 1.5, 217_376),
+        ] {
+            let key = DrawKey {
+                seed,
+                update,
+                user,
+                sample,
+                position,
+            };
+            assert_eq!(draw(&mut logits.clone(), temperature, key).0, token);
+        }
+    }
 }

@@ -39,6 +39,8 @@ def main():
     ap.add_argument("--arch", action="append")
     ap.add_argument("files", nargs="*")
     args = ap.parse_intermixed_args()
+    for beside in pathlib.Path(args.library).parent.glob("libnvrtc-builtins.so.*"):
+        ctypes.CDLL(beside)  # found by its name from then on
     library = ctypes.CDLL(args.library)
     prelude = (SOURCES / "prelude.cuh").read_text()
     for path in args.files or sorted(SOURCES.glob("*.cu")):

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod cuda;
 pub mod native;
 pub mod node;
+pub mod nvrtc;
 pub mod wasm;
 
 mod debian;
