@@ -27,6 +27,10 @@ pub enum Page {
     Users,
     /// One user, by number.
     User(usize),
+    /// All items.
+    Items,
+    /// One item, by number.
+    Item(usize),
     /// A page that this viewer does not have: its address behind the run.
     Unknown(String),
 }
@@ -79,11 +83,13 @@ impl Display for Route {
 
 impl Page {
     fn parse(path: &str) -> Self {
-        let user = path.strip_prefix("users/").and_then(|number| number.parse().ok());
-        match (path, user) {
-            ("" | "overview", _) => Self::Overview,
-            ("users", _) => Self::Users,
-            (_, Some(user)) => Self::User(user),
+        let number = |folder: &str| path.strip_prefix(folder).and_then(|number| number.parse().ok());
+        match (path, number("users/"), number("items/")) {
+            ("" | "overview", ..) => Self::Overview,
+            ("users", ..) => Self::Users,
+            ("items", ..) => Self::Items,
+            (_, Some(user), _) => Self::User(user),
+            (_, _, Some(item)) => Self::Item(item),
             _ => Self::Unknown(decoded(path)),
         }
     }
@@ -94,6 +100,8 @@ impl Page {
             Self::Overview => "Overview".to_owned(),
             Self::Users => "Users".to_owned(),
             Self::User(user) => format!("User {user}"),
+            Self::Items => "Items".to_owned(),
+            Self::Item(item) => format!("Item {item}"),
             Self::Unknown(_) => "No such page".to_owned(),
         }
     }
@@ -105,6 +113,8 @@ impl Display for Page {
             Self::Overview => f.write_str("overview"),
             Self::Users => f.write_str("users"),
             Self::User(user) => write!(f, "users/{user}"),
+            Self::Items => f.write_str("items"),
+            Self::Item(item) => write!(f, "items/{item}"),
             // Slashes stay, so that the address reads back as it was.
             Self::Unknown(path) => {
                 let parts: Vec<_> = path.split('/').map(encoded).collect();
@@ -240,6 +250,8 @@ mod tests {
             Page::Users,
             Page::User(0),
             Page::User(19_999),
+            Page::Items,
+            Page::Item(99_999),
             Page::Unknown("users/x y/é".into()),
             Page::Unknown("maps".into()),
         ];
@@ -262,7 +274,8 @@ mod tests {
     #[test]
     fn pages_that_do_not_exist_are_told_by_their_address() {
         for (fragment, page) in [
-            ("#/demo/map", "map"),
+            ("#/demo/atlas", "atlas"),
+            ("#/demo/items/x", "items/x"),
             ("#/demo/users/-1", "users/-1"),
             ("#/demo/users/1/2", "users/1/2"),
         ] {

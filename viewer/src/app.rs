@@ -10,6 +10,8 @@ use web_sys::{Element, HtmlInputElement};
 
 use crate::address::{Page, Route};
 use crate::follow::{Reports, Shown};
+use crate::item::ItemPage;
+use crate::items::ItemsPage;
 use crate::keys::{Command, Keys, SHORTCUTS};
 use crate::load::Source;
 use crate::navigate::Navigator;
@@ -56,6 +58,8 @@ fn page_view(page: &Page, source: Source) -> AnyView {
         Page::Overview => view! { <OverviewPage source /> }.into_any(),
         Page::Users => view! { <UsersPage source /> }.into_any(),
         Page::User(user) => view! { <UserPage source user=*user /> }.into_any(),
+        Page::Items => view! { <ItemsPage source /> }.into_any(),
+        Page::Item(item) => view! { <ItemPage source item=*item /> }.into_any(),
         Page::Unknown(_) => view! { <UnknownPage address=page.to_string() /> }.into_any(),
     }
 }
@@ -96,6 +100,7 @@ fn Header(
             <nav aria-label="Pages">
                 {link(Page::Overview, |page| *page == Page::Overview)}
                 {link(Page::Users, |page| matches!(page, Page::Users | Page::User(_)))}
+                {link(Page::Items, |page| matches!(page, Page::Items | Page::Item(_)))}
             </nav>
             <div class="tools">
                 <Live reports />
@@ -118,6 +123,7 @@ fn RunChoice(navigator: Navigator, reports: Reports) -> impl IntoView {
     let choose = move |event: ev::Event| {
         let page = match untrack(move || navigator.route()).page {
             Page::User(_) | Page::Unknown(_) => Page::Users,
+            Page::Item(_) => Page::Items,
             page => page,
         };
         navigator.go(&Route::new(&event_target_value(&event), page));

@@ -1,10 +1,13 @@
 //! Controls that pages share.
 
+use leptos::ev;
 use leptos::prelude::*;
+use wasm_bindgen::JsCast;
+use web_sys::HtmlElement;
 
 use crate::download;
 use crate::export::{Format, Sheet};
-use crate::reading::Progress;
+use crate::reading::{Progress, Reading};
 
 /// A list to choose from, with its label.
 #[component]
@@ -99,6 +102,47 @@ pub fn FileProgress(
         })
     };
     (bar, problem).into_any()
+}
+
+/// Files that are read when asked for: a button as long as they are not, and how far it is from then on.
+#[component]
+pub fn OnDemand(
+    /// The files.
+    reading: Reading,
+    /// What they hold, as `titles of all items`.
+    what: &'static str,
+) -> impl IntoView {
+    let files = reading.progress.get_untracked().needed;
+    move || match reading.asked.get() {
+        true => view! { <FileProgress progress=reading.progress retry=Callback::new(move |()| reading.retry()) /> }
+            .into_any(),
+        false => view! {
+            <p class="faint">
+                {format!("Not read yet: {what}. ")}
+                <button type="button" on:click=move |_| reading.start()>{format!("Read {files} files")}</button>
+            </p>
+        }
+        .into_any(),
+    }
+}
+
+/// `/` and the browser's find go to a field, which also finds rows that are out of view. Asked for twice, the browser's own
+/// find opens.
+pub fn focus_by_key(id: &'static str) {
+    let listener = window_event_listener(ev::keydown, move |event| {
+        let is_find = (event.ctrl_key() || event.meta_key()) && event.key() == "f";
+        let is_slash = event.key() == "/" && !event.ctrl_key() && !event.meta_key() && !event.alt_key();
+        if is_typing() || !(is_find || is_slash) {
+            return;
+        }
+        if let Some(field) = document().get_element_by_id(id)
+            && let Ok(field) = field.dyn_into::<HtmlElement>()
+        {
+            event.prevent_default();
+            _ = field.focus();
+        }
+    });
+    on_cleanup(move || listener.remove());
 }
 
 /// Whether keys belong to what has the focus: a text field or a list to choose from.

@@ -4,8 +4,11 @@ use thiserror::Error;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::js_sys::{Error as JsError, Promise, Uint8Array};
-use web_sys::{ReadableStream, ReadableWritablePair, RequestCache, RequestInit, Response, Window, WritableStream};
+use web_sys::js_sys::{Error as JsError, Promise, Reflect, Uint8Array};
+use web_sys::{
+    ReadableStream, ReadableStreamDefaultReader, ReadableWritablePair, RequestCache, RequestInit, Response, Window,
+    WritableStream,
+};
 
 /// Why a file could not be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -68,6 +71,45 @@ pub async fn bytes(url: &str) -> Result<Vec<u8>, FetchError> {
             reason: said(&reason),
         });
     }
+    let response = answered(&window, url).await?;
+    content(response.array_buffer()).await.map_err(unreachable)
+}
+
+/// Gives `take` the bytes of a file as they come, for files that are large.
+///
+/// # Errors
+/// [`FetchError`]; some bytes may have been given before.
+pub async fn in_parts(url: &str, take: &mut dyn FnMut(&[u8])) -> Result<(), FetchError> {
+    let unreachable = |reason: JsValue| FetchError::Unreachable {
+        url: url.to_owned(),
+        reason: said(&reason),
+    };
+    let window = web_sys::window().ok_or_else(|| unreachable(JsValue::from_str("there is no window")))?;
+    if inline_text(&window, url).is_some() {
+        take(&bytes(url).await?);
+        return Ok(());
+    }
+    let response = answered(&window, url).await?;
+    let Some(stream) = response.body() else {
+        return Ok(());
+    };
+    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+    loop {
+        let part = JsFuture::from(reader.read()).await.map_err(unreachable)?;
+        let field = |name: &str| Reflect::get(&part, &JsValue::from_str(name)).map_err(unreachable);
+        if field("done")?.is_truthy() {
+            return Ok(());
+        }
+        take(&Uint8Array::new(&field("value")?).to_vec());
+    }
+}
+
+/// The host's answer where it is success.
+async fn answered(window: &Window, url: &str) -> Result<Response, FetchError> {
+    let unreachable = |reason: JsValue| FetchError::Unreachable {
+        url: url.to_owned(),
+        reason: said(&reason),
+    };
     let settings = RequestInit::new();
     // A report may be written anew under the same names, so the host is asked whether a kept file is still the file.
     settings.set_cache(RequestCache::NoCache);
@@ -79,7 +121,7 @@ pub async fn bytes(url: &str) -> Result<Vec<u8>, FetchError> {
             status: response.status(),
         });
     }
-    content(response.array_buffer()).await.map_err(unreachable)
+    Ok(response)
 }
 
 /// What the page holds as the file `url`.

@@ -15,9 +15,10 @@ pub enum Command {
 }
 
 /// Shortcuts of every page and what they do, for the help.
-pub const SHORTCUTS: [(&str, &str); 4] = [
+pub const SHORTCUTS: [(&str, &str); 5] = [
     ("g o", "go to the overview"),
     ("g u", "go to the users"),
+    ("g i", "go to the items"),
     ("← →", "in a chart: go from point to point"),
     ("?", "show this list"),
 ];
@@ -36,6 +37,7 @@ impl Keys {
         match key {
             "o" if follows => Some(Command::Go(Page::Overview)),
             "u" if follows => Some(Command::Go(Page::Users)),
+            "i" if follows => Some(Command::Go(Page::Items)),
             "g" => {
                 self.began_ms = Some(now_ms);
                 None

@@ -24,6 +24,9 @@ pub mod words;
 mod app;
 mod controls;
 mod download;
+mod item;
+mod items;
+mod neighbours;
 mod user;
 mod users;
 

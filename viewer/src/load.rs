@@ -4,7 +4,10 @@ use std::any::Any;
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use eval_core::report::{ItemChunk, Manifest, ResultChunk, UserChunk, read_chunk, read_manifest};
+use eval_core::report::{
+    Catalogue, Exposure, F16File, ItemChunk, Manifest, Points, ResultChunk, UserChunk, read_chunk, read_manifest,
+};
+use eval_core::retrieval::{F16Parts, Retriever, Similarity};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -50,6 +53,8 @@ struct Opened {
     manifest: Manifest,
     manifest_bytes: Vec<u8>,
     cache: Mutex<Cache>,
+    /// The vectors that were read last, by their file: of those of several checkpoints no two have room.
+    vectors: Mutex<Option<(String, Arc<Retriever>)>>,
 }
 
 impl Source {
@@ -86,6 +91,7 @@ impl Source {
             manifest,
             manifest_bytes,
             cache: Mutex::new(Cache::new(CACHE_BYTES)),
+            vectors: Mutex::new(None),
         })))
     }
 
@@ -155,6 +161,83 @@ impl Source {
         let files = of.results.as_ref().map_or(&[][..], |results| results.files.as_slice());
         let check = |chunk: &ResultChunk| chunk.check_baseline(self.manifest(), of, file);
         self.chunk(files, file, "results", check).await
+    }
+
+    /// Titles and popularity of all items, where the report has them in a file.
+    ///
+    /// # Errors
+    /// As [`Source::items`].
+    pub async fn catalogue(&self) -> Result<Arc<Catalogue>, LoadError> {
+        let check = |catalogue: &Catalogue| catalogue.check(self.manifest());
+        let files = self.manifest().catalogue.as_slice();
+        self.chunk(files, 0, "titles", check).await
+    }
+
+    /// How often checkpoint number `checkpoint` shows each item.
+    ///
+    /// # Errors
+    /// As [`Source::items`].
+    pub async fn exposure(&self, checkpoint: usize) -> Result<Arc<Exposure>, LoadError> {
+        let checkpoints = &self.manifest().checkpoints;
+        let of = checkpoints
+            .get(checkpoint)
+            .ok_or_else(|| beyond("checkpoint", checkpoint, checkpoints.len()))?;
+        let check = |exposure: &Exposure| exposure.check(self.manifest(), of);
+        self.chunk(of.exposure.as_slice(), 0, "counts", check).await
+    }
+
+    /// How often baseline number `baseline` shows each item.
+    ///
+    /// # Errors
+    /// As [`Source::items`].
+    pub async fn baseline_exposure(&self, baseline: usize) -> Result<Arc<Exposure>, LoadError> {
+        let baselines = &self.manifest().baselines;
+        let of = baselines
+            .get(baseline)
+            .ok_or_else(|| beyond("baseline", baseline, baselines.len()))?;
+        let check = |exposure: &Exposure| exposure.check_baseline(self.manifest());
+        self.chunk(of.exposure.as_slice(), 0, "counts", check).await
+    }
+
+    /// So many points of a map, from a file that the manifest names. They are not kept.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`], [`LoadError::Invalid`].
+    pub async fn points(&self, file: &str, rows: usize) -> Result<Points, LoadError> {
+        let bytes = self.bytes(file).await?;
+        Points::read(&bytes[..], rows).map_err(|source| self.invalid(file, source))
+    }
+
+    /// Vectors, ready to be compared by cosine, if they were the last that were read.
+    pub fn kept_vectors(&self, file: &F16File) -> Option<Arc<Retriever>> {
+        let kept = self.0.vectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.as_ref().filter(|(name, _)| *name == file.file);
+        kept.map(|(_, vectors)| vectors.clone())
+    }
+
+    /// Reads vectors, to compare them by cosine. `on_progress` gets the number of bytes that are there, as they come.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`], [`LoadError::Invalid`].
+    pub async fn vectors(&self, file: &F16File, on_progress: &dyn Fn(usize)) -> Result<Arc<Retriever>, LoadError> {
+        if let Some(kept) = self.kept_vectors(file) {
+            return Ok(kept);
+        }
+        let mut parts = F16Parts::new(file.rows, file.dims);
+        let mut found = 0;
+        let mut take = |bytes: &[u8]| {
+            found += bytes.len();
+            parts.push(bytes);
+            on_progress(found);
+        };
+        let read = fetch::in_parts(&self.url(&file.file), &mut take).await;
+        read.map_err(LoadError::Missing)?;
+        let items = parts.finish();
+        let vectors = items.and_then(|items| Retriever::new(items, Similarity::Cosine));
+        let vectors = Arc::new(vectors.map_err(|source| self.invalid(&file.file, source))?);
+        let mut kept = self.0.vectors.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((file.file.clone(), vectors.clone()));
+        Ok(vectors)
     }
 
     /// A chunk from the cache, or else read, parsed, checked and kept.

@@ -106,8 +106,9 @@ pub fn Grid(
         Memo::new(move |_| headings.with(|headings| headings.iter().map(|heading| heading.name).collect::<Vec<_>>()));
     // A row that stays is made anew only where what it shows may have changed.
     let generation = Memo::new(move |before: Option<&u32>| {
-        version.track();
-        columns.track();
+        // To track a memo alone does not have it computed, and one that never was follows nothing.
+        version.get();
+        columns.with(|_| ());
         before.map_or(0, |before| before.wrapping_add(1))
     });
     let visible = Memo::new(move |_| {
@@ -160,7 +161,7 @@ fn follow_layout(table: Rows, order: Memo<u32>) {
     let listener = window_event_listener(ev::resize, move |_| table.measure());
     on_cleanup(move || listener.remove());
     Effect::new(move |before: Option<()>| {
-        order.track();
+        order.get();
         if before.is_some() {
             table.active.set(None);
             table.scroll(0.0);

@@ -7,6 +7,7 @@ mod ranks;
 mod table;
 
 pub use facts::facts;
+pub(crate) use lines::GENERATED;
 pub use lines::{metric_lines, smoothed, training_lines};
 pub(crate) use page::OverviewPage;
 pub use ranks::Ranks;

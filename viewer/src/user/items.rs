@@ -7,7 +7,9 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web_sys::Element;
 
+use crate::address::Page;
 use crate::load::Source;
+use crate::navigate::Navigator;
 
 /// The items that a page shows.
 #[derive(Clone, Copy)]
@@ -86,6 +88,7 @@ pub fn ItemTitle(
     /// The item's number.
     item: u32,
 ) -> impl IntoView {
+    let navigator = expect_context::<Navigator>();
     let is_open = RwSignal::new(false);
     let text = move || {
         // Texts are long: none is in the page before it is asked for.
@@ -93,7 +96,10 @@ pub fn ItemTitle(
         text.map(|text| match text {
             Some((text, interactions)) => view! {
                 <p dir="auto" class="text">{text}</p>
-                <p class="faint">{format!("Item {item}, {interactions} interactions in the train split")}</p>
+                <p class="faint">
+                    <a href=move || navigator.link(Page::Item(item as usize))>{format!("Item {item}")}</a>
+                    {format!(", {interactions} interactions in the train split")}
+                </p>
             }
             .into_any(),
             None => view! { <p class="faint">"Its file is not there yet."</p> }.into_any(),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use eval_core::report::{Manifest, ResultChunk, User, UserChunk, UserResult};
-use leptos::ev;
 use leptos::prelude::*;
 
 use super::items::Items;
@@ -11,9 +10,10 @@ use super::profile::{ProfileText, Text};
 use super::ranking::{History, Ranking};
 use super::{Other, Profile};
 use crate::address::{Page, Route};
-use crate::controls::{Choice, is_typing};
+use crate::controls::Choice;
 use crate::load::{LoadError, Source};
 use crate::navigate::Navigator;
+use crate::neighbours::neighbours;
 use crate::users::shown::{chosen_checkpoint, parameter, with_results};
 
 /// The parameter that chooses the profile.
@@ -75,7 +75,6 @@ pub fn UserPage(
 ) -> impl IntoView {
     let navigator = expect_context::<Navigator>();
     let count = source.manifest().users.count;
-    go_by_keys(navigator, user, count);
     let here = move |route: &Route| route.page == Page::User(user);
     let of_address = source.clone();
     let checkpoint = Memo::new(move |before: Option<&Result<usize, String>>| {
@@ -104,52 +103,10 @@ pub fn UserPage(
         }
     };
     view! {
-        <nav class="neighbours" aria-label="Users">
-            <a href=move || navigator.link(Page::Users)>"All users"</a>
-            {neighbour(navigator, user.checked_sub(1), |user| format!("← User {user}"), "k")}
-            {neighbour(navigator, Some(user + 1).filter(|&next| next < count), |user| format!("User {user} →"), "j")}
-        </nav>
+        {neighbours(Page::Users, user, count, Page::User)}
         {content}
         <p class="problem" role="alert">{move || items.problem.get()}</p>
     }
-}
-
-fn neighbour(
-    navigator: Navigator,
-    user: Option<usize>,
-    label: fn(usize) -> String,
-    key: &'static str,
-) -> impl IntoView {
-    let link = move |user: usize| {
-        let route = move || Route {
-            page: Page::User(user),
-            ..navigator.route()
-        };
-        view! { <a href=move || route().to_string() title=format!("Key {key}")>{label(user)}</a> }
-    };
-    user.map(link)
-}
-
-/// `j` goes to the next user, `k` to the one before, with all that the page is set to.
-fn go_by_keys(navigator: Navigator, user: usize, count: usize) {
-    let listener = window_event_listener(ev::keydown, move |event| {
-        if is_typing() || event.ctrl_key() || event.meta_key() || event.alt_key() {
-            return;
-        }
-        let next = match event.key().as_str() {
-            "j" => Some(user + 1).filter(|&next| next < count),
-            "k" => user.checked_sub(1),
-            _ => None,
-        };
-        if let Some(next) = next {
-            let route = untrack(|| navigator.route());
-            navigator.go(&Route {
-                page: Page::User(next),
-                ..route
-            });
-        }
-    });
-    on_cleanup(move || listener.remove());
 }
 
 /// A user whose record is there.

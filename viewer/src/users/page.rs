@@ -1,10 +1,7 @@
 //! The page, and how its parts belong together.
 
-use leptos::ev;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use wasm_bindgen::JsCast;
-use web_sys::HtmlElement;
 use web_sys::js_sys::Date;
 
 use super::filter_box::{FILTER_ID, FilterBox};
@@ -14,7 +11,7 @@ use super::search::Searchable;
 use super::shown::{Shown, parameter};
 use super::toolbar::Toolbar;
 use crate::address::{Page, Route};
-use crate::controls::{FileProgress, is_typing};
+use crate::controls::{FileProgress, focus_by_key};
 use crate::filter::{Filter, WordUsers, Words};
 use crate::grid::Grid;
 use crate::load::Source;
@@ -92,11 +89,11 @@ fn Users(source: Source, read: Memo<Result<Shown, String>>, first: Shown) -> imp
             loading.table().sorted(matching, shown.sort, shown.descending)
         })
     });
-    focus_filter_by_key();
+    focus_by_key(FILTER_ID);
     let order = {
         let order = Memo::new(move |_| (filter.get(), shown.with(|shown| (shown.sort, shown.descending))));
         Memo::new(move |before: Option<&u32>| {
-            order.track();
+            order.with(|_| ());
             before.map_or(0, |before| before.wrapping_add(1))
         })
     };
@@ -297,23 +294,4 @@ async fn find(source: &Source, checkpoint: usize, words: &[Words], known: &Found
         }
     }
     found
-}
-
-/// `/` and the browser's find go to the filter, which also finds rows that are out of view. Asked for twice, the browser's own
-/// find opens.
-fn focus_filter_by_key() {
-    let listener = window_event_listener(ev::keydown, move |event| {
-        let is_find = (event.ctrl_key() || event.meta_key()) && event.key() == "f";
-        let is_slash = event.key() == "/" && !event.ctrl_key() && !event.meta_key() && !event.alt_key();
-        if is_typing() || !(is_find || is_slash) {
-            return;
-        }
-        if let Some(filter) = document().get_element_by_id(FILTER_ID)
-            && let Ok(filter) = filter.dyn_into::<HtmlElement>()
-        {
-            event.prevent_default();
-            _ = filter.focus();
-        }
-    });
-    on_cleanup(move || listener.remove());
 }

@@ -1,0 +1,50 @@
+//! The way from a record to the ones before and after it.
+
+use leptos::ev;
+use leptos::prelude::*;
+
+use crate::address::{Page, Route};
+use crate::controls::is_typing;
+use crate::navigate::Navigator;
+
+/// Links to all records and to the two beside record `number` of `count`; `j` goes to the next, `k` to the one before, with all
+/// that the page is set to.
+pub fn neighbours(all: Page, number: usize, count: usize, page: fn(usize) -> Page) -> AnyView {
+    let navigator = expect_context::<Navigator>();
+    let (before, after) = (number.checked_sub(1), Some(number + 1).filter(|&next| next < count));
+    let listener = window_event_listener(ev::keydown, move |event| {
+        if is_typing() || event.ctrl_key() || event.meta_key() || event.alt_key() {
+            return;
+        }
+        let next = match event.key().as_str() {
+            "j" => after,
+            "k" => before,
+            _ => None,
+        };
+        if let Some(next) = next {
+            let route = untrack(|| navigator.route());
+            navigator.go(&Route {
+                page: page(next),
+                ..route
+            });
+        }
+    });
+    on_cleanup(move || listener.remove());
+    let link = move |number: usize, label: String, key: &'static str| {
+        let route = move || Route {
+            page: page(number),
+            ..navigator.route()
+        };
+        view! { <a href=move || route().to_string() title=format!("Key {key}")>{label}</a> }
+    };
+    let name = all.title();
+    let label = format!("All {}", name.to_lowercase());
+    view! {
+        <nav class="neighbours" aria-label=name>
+            <a href=move || navigator.link(all.clone())>{label}</a>
+            {before.map(|number| link(number, format!("← {}", page(number).title()), "k"))}
+            {after.map(|number| link(number, format!("{} →", page(number).title()), "j"))}
+        </nav>
+    }
+    .into_any()
+}
