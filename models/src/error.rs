@@ -107,6 +107,22 @@ pub enum ModelError {
     /// An input that the model cannot take.
     #[error("{0}")]
     Input(String),
+    /// A GPU, its driver or its libraries refused something.
+    #[error("{what}: {message}")]
+    Gpu {
+        /// What was tried.
+        what: String,
+        /// What was said.
+        message: String,
+    },
+    /// A GPU has too little memory.
+    #[error("the GPU has {free} bytes of memory left, {wanted} are needed: lower the batch size")]
+    GpuMemory {
+        /// Bytes that were asked for.
+        wanted: usize,
+        /// Bytes that are free.
+        free: usize,
+    },
 }
 
 impl ModelError {

@@ -2,6 +2,8 @@
 //!
 //! Training sees two traits, [`LanguageModel`] and [`Encoder`]; [`Decoder`] (Gemma and Llama) and [`Bert`] implement them.
 
+#[cfg(feature = "engine")]
+pub mod cuda;
 mod decoder;
 mod encoder;
 mod error;

@@ -153,6 +153,44 @@ fn training_compiles() {
     compiles("training.cu");
 }
 
+/// Kernels of the engine, for either element.
+fn engine_compiles(name: &str) {
+    let Some(compiler) = Compiler::find() else {
+        println!("skipped: no libnvrtc here; `cargo xtask test` downloads one");
+        return;
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/kernels");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (prelude, text) = (read("prelude.cuh"), read(name));
+    for element in ["float", "bf16"] {
+        let source = format!("{prelude}\ntypedef {element} T;\n{text}");
+        for architecture in ARCHITECTURES.into_iter().filter(|name| compiler.knows(name)) {
+            compiler.compile(name, &source, architecture).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_engines_kernels_compile() {
+    for name in ["rows.cu", "attention.cu", "scores.cu", "decode.cu"] {
+        engine_compiles(name);
+    }
+}
+
+#[test]
+fn attention_of_a_step_compiles() {
+    let Some(compiler) = Compiler::find() else {
+        println!("skipped: no libnvrtc here; `cargo xtask test` downloads one");
+        return;
+    };
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/kernels");
+    let source = std::fs::read_to_string(folder().join("prelude.cuh")).unwrap()
+        + &std::fs::read_to_string(kernels.join("attend_token.cu")).unwrap();
+    for architecture in ARCHITECTURES.into_iter().filter(|name| compiler.knows(name)) {
+        compiler.compile("attend_token.cu", &source, architecture).unwrap();
+    }
+}
+
 #[test]
 fn every_source_is_compiled_by_a_test() {
     let mut names: Vec<String> = folder()

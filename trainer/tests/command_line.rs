@@ -49,12 +49,16 @@ fn help_of_doctor() {
     Usage: langptune doctor [OPTIONS]
 
     Options:
-          --json  Print JSON
-      -h, --help  Print help
+          --json         Print JSON
+          --gpu          Compare what the first NVIDIA GPU computes with the processor, on fresh random
+                         models
+          --seed <SEED>  Seed of those models [default: from the clock]
+      -h, --help         Print help
 
     Examples:
       langptune doctor
       langptune doctor --json
+      langptune doctor --gpu
     --- stderr
     ");
 }

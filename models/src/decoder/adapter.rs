@@ -64,7 +64,7 @@ impl Decoder {
     /// When the folder is no LoRA adapter, uses a variant that is not supported, or does not fit this model.
     pub fn load_adapter(&mut self, folder: &Path) -> Result<(), ModelError> {
         let path = folder.join("adapter_config.json");
-        let config = read_config(&path)?;
+        let config = read_adapter_config(&path)?;
         let file = folder.join("adapter_model.safetensors");
         let reader = CheckpointReader::open_file(&file)?;
         self.remove_adapters();
@@ -151,7 +151,7 @@ fn check(config: &LoraConfig) -> Result<(), ModelError> {
 }
 
 /// Reads PEFT's `adapter_config.json`.
-fn read_config(path: &Path) -> Result<LoraConfig, ModelError> {
+pub(crate) fn read_adapter_config(path: &Path) -> Result<LoraConfig, ModelError> {
     let text = std::fs::read_to_string(path).map_err(|source| ModelError::io(path, source))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| ModelError::config(path, error.to_string()))?;
     let refuse = |message: String| Err(ModelError::config(path, message));

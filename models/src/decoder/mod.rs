@@ -6,12 +6,16 @@ mod load;
 mod parameters;
 mod save;
 
+#[cfg(feature = "engine")]
+pub(crate) use adapter::read_adapter_config;
 pub use adapter::{LoraConfig, LoraTarget};
 pub(crate) use forward::select_rows;
 pub use load::DecoderOptions;
 pub(crate) use load::{check_names, check_vocabulary, decoder_specs, read_parameter};
 pub(crate) use parameters::{DecoderParameters, Layer, Linear};
 pub use save::Merged;
+#[cfg(feature = "engine")]
+pub(crate) use save::{ADAPTER_PREFIX, write_adapter};
 
 use std::collections::BTreeMap;
 

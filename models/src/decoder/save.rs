@@ -88,31 +88,13 @@ impl Decoder {
     }
 
     fn save_adapter(&self, config: &LoraConfig, folder: &Path) -> Result<(), ModelError> {
-        create(folder)?;
         let tensors = self
             .tuned
             .ids()
             .iter()
-            .map(|&id| self.named(id, "base_model.model."))
+            .map(|&id| self.named(id, ADAPTER_PREFIX))
             .collect::<Result<Vec<_>, _>>()?;
-        write_safetensors(&folder.join("adapter_model.safetensors"), tensors, Dtype::F32)?;
-        copy_companions(&self.source, folder)?;
-        let mut targets = config.targets.clone();
-        targets.sort();
-        let value = json!({
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": self.source,
-            "r": config.rank,
-            "lora_alpha": config.alpha,
-            "lora_dropout": 0.0,
-            "target_modules": targets,
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "inference_mode": true,
-            "modules_to_save": null,
-        });
-        write_json(&folder.join("adapter_config.json"), &value)
+        write_adapter(folder, &self.source, config, tensors)
     }
 
     fn is_adapter(&self, id: ParameterId) -> bool {
@@ -132,4 +114,35 @@ impl Decoder {
             data,
         })
     }
+}
+
+/// What PEFT puts before the names of an adapter's tensors.
+pub(crate) const ADAPTER_PREFIX: &str = "base_model.model.";
+
+/// Writes a PEFT folder for an adapter on the model of `source`.
+pub(crate) fn write_adapter(
+    folder: &Path,
+    source: &Path,
+    config: &LoraConfig,
+    tensors: Vec<NamedTensor>,
+) -> Result<(), ModelError> {
+    create(folder)?;
+    write_safetensors(&folder.join("adapter_model.safetensors"), tensors, Dtype::F32)?;
+    copy_companions(source, folder)?;
+    let mut targets = config.targets.clone();
+    targets.sort();
+    let value = json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": source,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": targets,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "modules_to_save": null,
+    });
+    write_json(&folder.join("adapter_config.json"), &value)
 }

@@ -29,7 +29,7 @@ def over(width, block=128):
 
 
 def try_norms():
-    for rows, width, block, blocks in [(1, 32, 32, 1), (37, 264, 64, 5), (200, 2048, 256, 132), (9, 8192, 512, 9)]:
+    for rows, width, block, blocks in [(1, 32, 256, 1), (37, 264, 256, 5), (200, 2048, 256, 132), (9, 8192, 256, 9), (5, 16384, 512, 2)]:
         for dtype in (bf16, f32):
             x, d, weight, before = randn(rows, width, dtype=dtype), randn(rows, width), randn(width, dtype=f32), randn(rows, width, dtype=dtype)
             a, w = wide(x, weight)
@@ -38,10 +38,10 @@ def try_norms():
                 out = before.clone() if add else poison(rows, width, dtype=dtype)
                 parts, d_weight = poison(blocks, width, dtype=f32), poison(width, dtype=f32)
                 m("rms_norm_backward_" + ("bf16" if dtype == bf16 else "f32"), blocks, block, out, d, x, weight, parts, rows, width, 1e-6, 1.0, add)
-                m("sum_rows", (width + 31) // 32, 256, d_weight, parts, blocks, width, 0)
+                m("sum_rows", (width + 127) // 128, 128, d_weight, parts, blocks, width, 0)
                 check(f"rms_norm_backward {rows} x {width} {dtype} add {add}", out, a.grad + before.double() * add, 4e-3 if dtype == bf16 else 1e-5)
                 check("  weight", d_weight, w.grad, 1e-5)
-    for rows, width, block, blocks in [(1, 32, 32, 1), (37, 264, 64, 5), (300, 1024, 128, 64), (7, 8192, 512, 3)]:
+    for rows, width, block, blocks in [(1, 32, 256, 1), (37, 264, 256, 5), (300, 1024, 256, 64), (7, 8192, 512, 3)]:
         for variant in range(3):
             x, delta, d, more = [randn(rows, width) for _ in range(4)]
             shift, weight, bias = [randn(width, dtype=f32) for _ in range(3)]
@@ -50,12 +50,12 @@ def try_norms():
             a, w, b = wide(total.bfloat16(), weight, bias)
             expected = F.layer_norm(a, (width,), w, b, 1e-12)
             expected.backward(d.double() + (more.double() if variant else 0))
-            out, kept, d_x, stats = poison(rows, width), poison(rows, width), poison(rows, width), poison(rows, 2, dtype=f32)
-            m("add_layer_norm", rows, block, out, kept, stats, x, delta, shift, weight, bias, width, 1e-12)
+            out, kept, d_x = poison(rows, width), poison(rows, width), poison(rows, width)
+            m("add_layer_norm", rows, block, out, kept, x, delta, shift, weight, bias, width, 1e-12)
             parts, bias_parts, sums = poison(blocks, width, dtype=f32), poison(blocks, width, dtype=f32), [torch.ones(width, device=DEV) for _ in range(2)]
-            m("layer_norm_backward", blocks, block, d_x, d, more if variant else None, kept, stats, weight, parts, bias_parts, rows, width)
+            m("layer_norm_backward", blocks, block, d_x, d, more if variant else None, kept, weight, parts, bias_parts, rows, width, 1e-12)
             for s, p in zip(sums, (parts, bias_parts)):
-                m("sum_rows", (width + 31) // 32, 256, s, p, blocks, width, 1)
+                m("sum_rows", (width + 127) // 128, 128, s, p, blocks, width, 1)
             name = f"layer norm {rows} x {width} variant {variant}"
             equal(name + " sum", kept, total.bfloat16())
             check(name, out, expected)
@@ -94,7 +94,7 @@ def try_elementwise():
     m("add_bias", (over(width), rows), 128, own, bias, width)
     equal("add_bias", own, (x.float() + bias).bfloat16())
     m("column_parts", (over(width), 7), 128, parts, x, rows, width)
-    m("sum_rows", (width + 31) // 32, 256, total, parts, 7, width, 0)
+    m("sum_rows", (width + 127) // 128, 128, total, parts, 7, width, 0)
     check("column sums", total, x.double().sum(0), 1e-5)
     for heads, dim in [(3, 64), (5, 16), (2, 256)]:
         x, angles = randn(rows, (heads + 2) * dim), torch.rand(80, dim // 2, device=DEV) * 6
@@ -238,19 +238,17 @@ def time_all():
         print(f"  {name}: {ms * 1e3:.1f} us, {moved / ms / 1e6:.0f} GB/s", flush=True)
 
     rows, width = 16384, 2048
-    x, d, weight, d_x, parts = randn(rows, width), randn(rows, width), randn(width, dtype=f32), randn(rows, width), poison(1056, width, dtype=f32)
+    x, d, weight, d_x, parts = randn(rows, width), randn(rows, width), randn(width, dtype=f32), randn(rows, width), poison(264, width, dtype=f32)
     total = 2 * rows * width
-    for blocks, block in ((264, 256), (528, 256), (528, 128), (1056, 128), (792, 256)):
-        line(f"rms_norm_backward {rows} x {width}, {blocks} blocks of {block}", lambda: m("rms_norm_backward_bf16", blocks, block, d_x, d, x, weight, parts, rows, width, 1e-6, 1.0, 1), 4 * total)
-    line("  its sum_rows of 528", lambda: m("sum_rows", 64, 256, weight, parts, 528, width, 0), 4 * 528 * width)
+    for blocks in (132, 264):
+        line(f"rms_norm_backward {rows} x {width}, {blocks} blocks", lambda: m("rms_norm_backward_bf16", blocks, 256, d_x, d, x, weight, parts, rows, width, 1e-6, 1.0, 1), 4 * total)
+    line("  its sum_rows", lambda: m("sum_rows", 16, 128, weight, parts, 264, width, 0), 4 * 264 * width)
     width = 1024
     rows = 32768
-    bias, out, more, bias_parts = randn(width, dtype=f32), poison(rows, width), randn(rows, width), poison(1056, width, dtype=f32)
-    stats = poison(rows, 2, dtype=f32)
+    bias, out, more, bias_parts = randn(width, dtype=f32), poison(rows, width), randn(rows, width), poison(264, width, dtype=f32)
     x, d, d_x = randn(rows, width), randn(rows, width), randn(rows, width)
-    line(f"add_layer_norm {rows} x {width}", lambda: m("add_layer_norm", rows, 128, out, d_x, stats, x, d, bias, weight, bias, width, 1e-12), 4 * total)
-    for blocks, block in ((528, 128), (1056, 128), (792, 128), (1056, 64)):
-        line(f"layer_norm_backward {rows} x {width}, {blocks} blocks of {block}", lambda: m("layer_norm_backward", blocks, block, d_x, d, more, x, stats, weight, parts, bias_parts, rows, width), 4 * total)
+    line(f"add_layer_norm {rows} x {width}", lambda: m("add_layer_norm", rows, 128, out, d_x, x, d, bias, weight, bias, width, 1e-12), 4 * total)
+    line(f"layer_norm_backward {rows} x {width}", lambda: m("layer_norm_backward", 264, 128, d_x, d, more, x, weight, parts, bias_parts, rows, width, 1e-12), 4 * total)
     rows, width = 4096, 16384
     x, d, again = randn(rows, 2 * width), randn(rows, width), poison(rows, width)
     line(f"gated_activation_backward {rows} x {width}", lambda: m("gated_activation_backward", (over(width), rows), 128, x, None, d, x, width, 2), 10 * rows * width)

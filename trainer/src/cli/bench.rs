@@ -26,8 +26,14 @@ pub struct BenchArgs {
     #[arg(long)]
     embedder: Option<String>,
     /// Folder with prompts.jsonl ({"tokens": […]}) and texts.jsonl ({"text": …}).
-    #[arg(long)]
-    inputs: PathBuf,
+    #[arg(long, required_unless_present = "gpu")]
+    inputs: Option<PathBuf>,
+    /// Time the work of a training run on the first NVIDIA GPU instead, with random weights of the published models' shapes.
+    #[arg(long, conflicts_with_all = ["lm", "embedder", "inputs"])]
+    gpu: bool,
+    /// With --gpu: JSON lines.
+    #[arg(long, requires = "gpu")]
+    json: bool,
     /// Timed runs, after one to warm up; rates are of the median.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -51,6 +57,9 @@ struct TextLine {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    if args.gpu {
+        return super::gpu::bench(args.json);
+    }
     ensure!(
         args.runs > 0 && args.new_tokens > 0,
         "--runs and --new-tokens: expected at least 1"
@@ -64,10 +73,16 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl BenchArgs {
+    fn input(&self, name: &str) -> PathBuf {
+        self.inputs.clone().unwrap_or_default().join(name)
+    }
+}
+
 fn sampling(args: &BenchArgs, lm: &str) -> anyhow::Result<()> {
     let options = DecoderOptions::inference(train::device(args.device)?);
     let (mut decoder, _) = train::open_decoder(&resolve_model(lm, None)?, &options)?;
-    let lines: Vec<PromptLine> = read(&args.inputs.join("prompts.jsonl"))?;
+    let lines: Vec<PromptLine> = read(&args.input("prompts.jsonl"))?;
     let prompts: Vec<Prompt<'_>> = lines
         .iter()
         .zip(0..)
@@ -105,7 +120,7 @@ fn embedding(args: &BenchArgs, embedder: &str) -> anyhow::Result<()> {
         train: false,
     };
     let (encoder, tokenizer) = train::open_encoder(&resolve_model(embedder, None)?, &options)?;
-    let lines: Vec<TextLine> = read(&args.inputs.join("texts.jsonl"))?;
+    let lines: Vec<TextLine> = read(&args.input("texts.jsonl"))?;
     let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let tokenise = || tokenizer.encode_batch_limited(&texts, LIMIT.min(encoder.max_tokens()));
     let embed = |rows: &[Vec<u32>]| encoder.embed(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>());

@@ -8,15 +8,24 @@ use crate::doctor::{Examination, examine};
 
 /// Show what this machine can do, and what is missing for the rest
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  langptune doctor\n  langptune doctor --json")]
+#[command(after_help = "Examples:\n  langptune doctor\n  langptune doctor --json\n  langptune doctor --gpu")]
 pub(super) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Compare what the first NVIDIA GPU computes with the processor, on fresh random models
+    #[arg(long)]
+    gpu: bool,
+    /// Seed of those models [default: from the clock]
+    #[arg(long, requires = "gpu")]
+    seed: Option<u64>,
 }
 
 /// Prints the examination.
 pub(super) fn run(arguments: &DoctorArgs) -> anyhow::Result<()> {
+    if arguments.gpu {
+        return super::gpu::check(arguments.seed, arguments.json);
+    }
     let examination = examine()?;
     let text = match arguments.json {
         true => format!("{}\n", serde_json::to_string_pretty(&examination)?),

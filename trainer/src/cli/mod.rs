@@ -8,6 +8,7 @@ mod embed;
 mod evaluate;
 mod export;
 mod export_dataset;
+mod gpu;
 mod launch;
 mod logprob;
 mod memory;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use models::{DecoderOptions, Draws, LanguageModel, Prompt};
+use models::{DecoderOptions, Draws, Prompt};
 use serde::Serialize;
 
-use crate::config::Device;
+use crate::config::{Device, Precision};
 use crate::data::DatasetSource;
 use crate::hub::resolve_model;
 use crate::train::{self, Split};
@@ -116,7 +116,7 @@ pub fn run(args: &ProfileArgs) -> anyhow::Result<()> {
     let index = find(users, &args.user).with_context(|| format!("{}", args.dataset.display()))?;
     let user = &users[index];
     let options = DecoderOptions::inference(train::device(args.device)?);
-    let (mut decoder, tokenizer) = train::open_decoder(&folder, &options)?;
+    let (mut decoder, tokenizer) = train::open_language_model(&folder, &options, args.device, Precision::Bf16)?;
     let draws = Draws {
         seed: args.seed,
         update: 0,

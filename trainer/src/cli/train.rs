@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::train_sources;
 use crate::checkpoint::RunLock;
 use crate::config::{
-    Device, LossReduction, OptimizerAlgorithm, Pooling, Preset, Profiles, PromptTemplate, RewardType, TrainConfig,
-    TrainableKind, flag_name,
+    Device, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles, PromptTemplate, RewardType,
+    TrainConfig, TrainableKind, flag_name,
 };
 use crate::dist::{self, Communicator, DistError, Solo};
 use crate::train::{self, End, Start, Trainer};
@@ -84,6 +84,9 @@ pub(super) struct RunArgs {
     /// Where models compute [default: cpu]
     #[arg(long)]
     device: Option<Device>,
+    /// What the language model computes in on an NVIDIA GPU; sums and what is trained are f32 either way [default: bf16]
+    #[arg(long)]
+    precision: Option<Precision>,
     /// What the embedder reads: generated profiles, or none for the raw history (a baseline) [default: generated]
     #[arg(long)]
     profiles: Option<Profiles>,

@@ -22,6 +22,7 @@ pub const KEYS: &[FlagKey] = &[
     sets("exp-name", &["run.exp_name"]),
     sets("seed", &["run.seed"]),
     sets("device", &["run.device"]),
+    sets("precision", &["run.precision"]),
     sets("profiles", &["run.profiles"]),
     sets("track", &["run.track"]),
     sets("trace", &["run.trace"]),

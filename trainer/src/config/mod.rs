@@ -24,8 +24,8 @@ pub use layer::{Layer, Source};
 pub use resolve::resolve;
 pub(crate) use validate::FEWEST_WHITENED;
 pub use values::{
-    Device, LoraConfig, LossReduction, OptimizerAlgorithm, Pooling, Preset, Profiles, PromptTemplate, RewardType,
-    Trainable, TrainableKind,
+    Device, LoraConfig, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles, PromptTemplate,
+    RewardType, Trainable, TrainableKind,
 };
 
 /// Everything that decides what a training run does.
@@ -69,6 +69,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// Where models compute; default `cpu`.
     pub device: Device,
+    /// What the language model computes in on a GPU of NVIDIA's; default `bf16`. Sums, trained parameters and the optimizer are f32
+    /// either way, and so is everything on the processor.
+    pub precision: Precision,
     /// What the embedder reads about a user; default `generated`. With `none` the language model is not used.
     pub profiles: Profiles,
     /// The published flag for Weights & Biases; default false. TensorBoard events are written either way.

@@ -35,6 +35,16 @@ pub enum Device {
     Wgpu,
 }
 
+/// What models compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// bfloat16, on tensor cores.
+    Bf16,
+    /// Single precision, to compare with the processor.
+    F32,
+}
+
 /// What the embedder reads about a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]

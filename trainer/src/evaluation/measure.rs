@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::plan::{Baseline, EvaluationPlan, Version, split_name};
 use super::{Ranked, embed_rounded, metrics, rank, recommender};
 use crate::baselines::{self, EASE_MAX_ITEMS};
+use crate::config::Precision;
 use crate::data::Dataset;
 use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
 use crate::train::{self, query, raw_histories, requests};
@@ -216,15 +217,21 @@ impl Work<'_> {
     }
 
     fn write_one(&self, folder: &Path, embedder: &Embedder, device: &Device) -> Result<Vec<Profile>, TrainError> {
-        let (mut lm, tokenizer) = train::open_decoder(folder, &DecoderOptions::inference(device.clone()))?;
-        train::check_prompts(self.dataset, &lm, &tokenizer, self.plan.sampling.response_length)?;
+        let options = DecoderOptions::inference(device.clone());
+        let (mut lm, tokenizer) = train::open_language_model(folder, &options, self.plan.device, Precision::Bf16)?;
+        train::check_prompts(
+            self.dataset,
+            lm.as_ref(),
+            &tokenizer,
+            self.plan.sampling.response_length,
+        )?;
         let mut options = self.rollout(embedder);
         options.end_tokens = train::end_tokens(&tokenizer, &self.plan.sampling.extra_eos)?;
         let tokenizers = Tokenizers {
             lm: &tokenizer,
             embedder: &embedder.tokenizer,
         };
-        write_profiles(&mut lm, tokenizers, &options, &self.requests(), UPDATE)
+        write_profiles(lm.as_mut(), tokenizers, &options, &self.requests(), UPDATE)
     }
 
     fn requests(&self) -> Vec<Request<'_>> {

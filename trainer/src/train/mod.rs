@@ -31,7 +31,7 @@ pub(crate) use evaluate::reference_rows;
 pub use identity::identity;
 use order::EpochOrder;
 pub(crate) use setup::{check_items, check_prompts};
-pub use setup::{device, end_tokens, open_decoder, open_encoder, pooling};
+pub use setup::{device, end_tokens, open_decoder, open_encoder, open_language_model, pooling};
 use trace::Trace;
 
 /// A run: models, data, optimizers and logs.

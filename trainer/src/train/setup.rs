@@ -15,7 +15,7 @@ use super::{EmbedderState, LmState, Start, Trainer};
 use crate::TrainError;
 use crate::checkpoint::{self, Position, RunLock, State};
 use crate::config::{
-    Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Profiles, PromptTemplate, TrainConfig, Trainable,
+    Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Precision, Profiles, PromptTemplate, TrainConfig, Trainable,
 };
 use crate::data::{Dataset, DatasetSource, TemplateForm};
 use crate::dist::{Communicator, Solo};
@@ -225,7 +225,10 @@ pub fn device(device: Device) -> Result<models::Device, TrainError> {
         Device::Cpu => Ok(models::Device::flex()),
         #[cfg(feature = "cuda")]
         Device::Cuda => Ok(models::Device::cuda(0usize)),
-        #[cfg(not(feature = "cuda"))]
+        // What the engine does not do yet is done on the processor.
+        #[cfg(all(feature = "engine", not(feature = "cuda")))]
+        Device::Cuda => Ok(models::Device::flex()),
+        #[cfg(not(any(feature = "engine", feature = "cuda")))]
         Device::Cuda => Err(TrainError::Mismatch(
             "device cuda: this langptune was built without CUDA; build it with --features cuda".to_owned(),
         )),
@@ -257,13 +260,65 @@ fn load_lm(
         part: trained_part(&config.lm.trainable),
         seed: config.run.seed,
     };
-    let (decoder, tokenizer) = open_decoder(&folder, &options)?;
+    let (model, tokenizer) = open_language_model(&folder, &options, config.run.device, config.run.precision)?;
     Ok(LmState {
-        model: Box::new(decoder),
+        model,
         tokenizer,
         optimizer: optimizer(&config.lm.optimizer),
         order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, place),
     })
+}
+
+/// Loads a language model and its tokenizer where it is to compute: on an NVIDIA GPU by our own engine, elsewhere through burn.
+///
+/// # Errors
+/// As [`open_decoder`]; where there is no such GPU.
+pub fn open_language_model(
+    folder: &Path,
+    options: &DecoderOptions,
+    device: Device,
+    precision: Precision,
+) -> Result<(Box<dyn LanguageModel>, Tokenizer), TrainError> {
+    #[cfg(feature = "engine")]
+    if device == Device::Cuda {
+        return open_cuda_decoder(folder, options, precision);
+    }
+    let _ = (device, precision);
+    let (decoder, tokenizer) = open_decoder(folder, options)?;
+    Ok((Box::new(decoder), tokenizer))
+}
+
+#[cfg(feature = "engine")]
+fn open_cuda_decoder(
+    folder: &Path,
+    options: &DecoderOptions,
+    precision: Precision,
+) -> Result<(Box<dyn LanguageModel>, Tokenizer), TrainError> {
+    use models::cuda::{CudaDecoder, CudaDecoderOptions, Element, Gpu};
+    let adapter = folder.join("adapter_config.json").is_file();
+    let base = if adapter { base_of(folder)? } else { folder.to_owned() };
+    let options = CudaDecoderOptions {
+        gpu: Gpu::open(0)?,
+        element: match precision {
+            Precision::Bf16 => Element::Bf16,
+            Precision::F32 => Element::F32,
+        },
+        part: options.part.clone(),
+        seed: options.seed,
+    };
+    let decoder = match adapter {
+        true => CudaDecoder::load_with_adapter(&base, folder, &options)?,
+        false => CudaDecoder::load(&base, &options)?,
+    };
+    let tokenizer = open_tokenizer(folder, &base)?;
+    decoder.check_tokenizer(tokenizer.vocabulary_size())?;
+    Ok((Box::new(decoder), tokenizer))
+}
+
+/// The tokenizer beside an adapter, or else that of its base.
+fn open_tokenizer(folder: &Path, base: &Path) -> Result<Tokenizer, TrainError> {
+    let own = folder.join("tokenizer.json").is_file();
+    Ok(Tokenizer::open(if own { folder } else { base })?)
 }
 
 /// Loads a decoder and its tokenizer, which must belong together. A PEFT adapter folder is put on its base model.
@@ -274,11 +329,7 @@ pub fn open_decoder(folder: &Path, options: &DecoderOptions) -> Result<(Decoder,
     if adapter {
         decoder.load_adapter(folder)?;
     }
-    let tokenizer = Tokenizer::open(if folder.join("tokenizer.json").is_file() {
-        folder
-    } else {
-        &base
-    })?;
+    let tokenizer = open_tokenizer(folder, &base)?;
     decoder.check_tokenizer(tokenizer.vocabulary_size())?;
     Ok((decoder, tokenizer))
 }

@@ -18,33 +18,15 @@ extern "C" __global__ void column_parts(float* parts, const bf16* x, int rows, i
     store8(parts + (i64)blockIdx.y * width + i, sum);
 }
 
-// out[i] = (add ? out[i] : 0) + Σ parts[r, i]. parts f32 [count, width], out f32 [width]. Grid: ceil(width / 32); block: 256.
+// out[i] = (add ? out[i] : 0) + Σ parts[r, i] in the order of r. parts f32 [count, width], out f32 [width].
+// Grid: ceil(width / block); block: any.
 extern "C" __global__ void sum_rows(float* out, const float* parts, int count, int width, int add) {
-    __shared__ float sums[8][32];
-    int lane = threadIdx.x & 31, group = threadIdx.x >> 5, i = blockIdx.x * 32 + lane;
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= width) return;
     float sum = 0.0f;
-    if (i < width) {
-        #pragma unroll 8
-        for (int r = group; r < count; r += 8) sum += parts[(i64)r * width + i];
-    }
-    sums[group][lane] = sum;
-    __syncthreads();
-    if (group != 0 || i >= width) return;
-    #pragma unroll
-    for (int g = 1; g < 8; g++) sum += sums[g][lane];
+    #pragma unroll 8
+    for (int r = 0; r < count; r++) sum += parts[(i64)r * width + i];
     out[i] = add ? out[i] + sum : sum;
-}
-
-// Two sums over a block at once; `scratch`: 32 pairs of shared memory.
-__device__ __forceinline__ float2 block_sums(float x, float y, float2* scratch) {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    x = warp_sum(x);
-    y = warp_sum(y);
-    __syncthreads();
-    if (lane == 0) scratch[warp] = make_float2(x, y);
-    __syncthreads();
-    float2 own = lane < warps ? scratch[lane] : make_float2(0.0f, 0.0f);
-    return make_float2(warp_sum(own.x), warp_sum(own.y));
 }
 
 // ---- norms
@@ -52,18 +34,17 @@ __device__ __forceinline__ float2 block_sums(float x, float y, float2* scratch) 
 // Gradient of RMSNorm, whose forward pass is add_rms_norm of decode.cu. x: what was normalised (the residual), bf16 or
 // f32; d_out bf16; weight f32 [width]. d_x, of x's type, is added to where `add`, else written: with `add` it is the gradient
 // of the residual, which came past the norm. parts: f32 [blocks, width] for sum_rows, the gradient of the weight; or null.
-// width at most 16 · block. Grid: as many blocks as parts has rows, 1 to `rows`, best a few for each multiprocessor;
-// block: a multiple of 32 up to 512, best about width / 8.
+// width at most 32 · block. Grid: as many blocks as parts has rows, 1 to `rows`; block: 256 (512 beyond 8192).
 template <class T>
 __device__ __forceinline__ void rms_norm_backward(
     T* d_x, const bf16* d_out, const T* x, const float* weight, float* parts, int rows, int width, float eps, float plus, int add) {
-    __shared__ float2 scratch[32];
-    float d_weight[2][8] = {};
+    __shared__ float scratch[32];
+    float d_weight[4][8] = {};
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
         i64 start = (i64)row * width;
-        float v[2][8], d[2][8], squares = 0.0f, dots = 0.0f;
+        float v[4][8], d[4][8], squares = 0.0f, dots = 0.0f;
         #pragma unroll
-        for (int c = 0; c < 2; c++) {
+        for (int c = 0; c < 4; c++) {
             int i = (c * blockDim.x + threadIdx.x) * 8;
             if (i < width) {
                 float w[8];
@@ -77,10 +58,10 @@ __device__ __forceinline__ void rms_norm_backward(
                 }
             }
         }
-        float2 sums = block_sums(squares, dots, scratch);
-        float factor = rsqrtf(sums.x / width + eps), mean = sums.y / width * factor * factor * factor;
+        float factor = rsqrtf(block_sum(squares, scratch) / width + eps);
+        float mean = block_sum(dots, scratch) / width * factor * factor * factor;
         #pragma unroll
-        for (int c = 0; c < 2; c++) {
+        for (int c = 0; c < 4; c++) {
             int i = (c * blockDim.x + threadIdx.x) * 8;
             if (i < width) {
                 float w[8], out[8];
@@ -98,27 +79,25 @@ __device__ __forceinline__ void rms_norm_backward(
     }
     if (!parts) return;
     #pragma unroll
-    for (int c = 0; c < 2; c++) {
+    for (int c = 0; c < 4; c++) {
         int i = (c * blockDim.x + threadIdx.x) * 8;
         if (i < width) store8(parts + (i64)blockIdx.x * width + i, d_weight[c]);
     }
 }
 
-extern "C" __global__ void rms_norm_backward_bf16(bf16* d_x, const bf16* d_out, const bf16* x, const float* weight, float* parts, int rows, int width, float eps, float plus, int add) {
+extern "C" __global__ void __launch_bounds__(512) rms_norm_backward_bf16(bf16* d_x, const bf16* d_out, const bf16* x, const float* weight, float* parts, int rows, int width, float eps, float plus, int add) {
     rms_norm_backward(d_x, d_out, x, weight, parts, rows, width, eps, plus, add);
 }
 
-extern "C" __global__ void rms_norm_backward_f32(float* d_x, const bf16* d_out, const float* x, const float* weight, float* parts, int rows, int width, float eps, float plus, int add) {
+extern "C" __global__ void __launch_bounds__(512) rms_norm_backward_f32(float* d_x, const bf16* d_out, const float* x, const float* weight, float* parts, int rows, int width, float eps, float plus, int add) {
     rms_norm_backward(d_x, d_out, x, weight, parts, rows, width, eps, plus, add);
 }
 
 // sum = x + delta + delta_bias, rounded; out = LayerNorm(sum) · weight + bias (Ba et al., 2016). x, delta, sum, out bf16
-// [rows, width]; delta, delta_bias, sum and stats may be null (sum and stats, f32 [rows, 2] of mean and 1 / deviation, are what the
-// backward pass needs); delta_bias, weight, bias f32. width at most 16 · block. Grid: rows; block: a multiple of 32 up to
-// 512, best about width / 8.
+// [rows, width]; delta, delta_bias and sum may be null (sum is what the backward pass needs); delta_bias, weight, bias f32.
+// width at most 16 · block. Grid: rows; block: 256 (512 beyond 4096).
 extern "C" __global__ void add_layer_norm(
-    bf16* out, bf16* sum, float2* stats, const bf16* x, const bf16* delta, const float* delta_bias, const float* weight,
-    const float* bias, int width, float eps) {
+    bf16* out, bf16* sum, const bf16* x, const bf16* delta, const float* delta_bias, const float* weight, const float* bias, int width, float eps) {
     __shared__ float scratch[32];
     i64 start = (i64)blockIdx.x * width;
     float v[2][8], total = 0.0f, squares = 0.0f;
@@ -159,7 +138,6 @@ extern "C" __global__ void add_layer_norm(
         }
     }
     float factor = rsqrtf(block_sum(squares, scratch) / width + eps);
-    if (stats && threadIdx.x == 0) stats[blockIdx.x] = make_float2(mean, factor);
     #pragma unroll
     for (int c = 0; c < 2; c++) {
         int i = (c * blockDim.x + threadIdx.x) * 8;
@@ -175,26 +153,21 @@ extern "C" __global__ void add_layer_norm(
 }
 
 // Gradient of add_layer_norm: d_x is that of x and of delta. `more`, bf16 [rows, width] or null, is added to d_out first.
-// sum and stats as add_layer_norm left them. parts, bias_parts: f32 [blocks, width] for sum_rows, the gradients of weight and
-// bias; or both null. width at most 16 · block. Grid: as many blocks as parts has rows, best a few for each multiprocessor;
-// block: a multiple of 32 up to 512, best about width / 8.
-extern "C" __global__ void layer_norm_backward(
-    bf16* d_x, const bf16* d_out, const bf16* more, const bf16* sum, const float2* stats, const float* weight, float* parts,
-    float* bias_parts, int rows, int width) {
-    __shared__ float2 scratch[32];
+// parts, bias_parts: f32 [blocks, width] for sum_rows, the gradients of weight and bias; or both null.
+// width at most 16 · block. Grid: as many blocks as parts has rows; block: 256 (512 beyond 4096).
+extern "C" __global__ void __launch_bounds__(512) layer_norm_backward(
+    bf16* d_x, const bf16* d_out, const bf16* more, const bf16* sum, const float* weight, float* parts, float* bias_parts, int rows, int width, float eps) {
+    __shared__ float scratch[32];
     float d_weight[2][8] = {}, d_bias[2][8] = {};
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
         i64 start = (i64)row * width;
-        float v[2][8], d[2][8], plain = 0.0f, dots = 0.0f;
-        float mean = stats[row].x, factor = stats[row].y;
+        float v[2][8], d[2][8], total = 0.0f, squares = 0.0f, plain = 0.0f, dots = 0.0f;
         #pragma unroll
         for (int c = 0; c < 2; c++) {
             int i = (c * blockDim.x + threadIdx.x) * 8;
             if (i < width) {
-                float w[8];
                 load8(sum + start + i, v[c]);
                 load8(d_out + start + i, d[c]);
-                load8(weight + i, w);
                 if (more) {
                     float m[8];
                     load8(more + start + i, m);
@@ -202,16 +175,10 @@ extern "C" __global__ void layer_norm_backward(
                     for (int j = 0; j < 8; j++) d[c][j] += m[j];
                 }
                 #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    v[c][j] = (v[c][j] - mean) * factor;
-                    plain += d[c][j] * w[j];
-                    dots += d[c][j] * w[j] * v[c][j];
-                }
+                for (int j = 0; j < 8; j++) total += v[c][j];
             }
         }
-        float2 sums = block_sums(plain, dots, scratch);
-        plain = sums.x / width;
-        dots = sums.y / width;
+        float mean = block_sum(total, scratch) / width;
         #pragma unroll
         for (int c = 0; c < 2; c++) {
             int i = (c * blockDim.x + threadIdx.x) * 8;
@@ -220,7 +187,25 @@ extern "C" __global__ void layer_norm_backward(
                 load8(weight + i, w);
                 #pragma unroll
                 for (int j = 0; j < 8; j++) {
-                    d_weight[c][j] += d[c][j] * v[c][j];
+                    v[c][j] -= mean;
+                    squares += v[c][j] * v[c][j];
+                    plain += d[c][j] * w[j];
+                    dots += d[c][j] * w[j] * v[c][j];
+                }
+            }
+        }
+        float factor = rsqrtf(block_sum(squares, scratch) / width + eps);
+        plain = block_sum(plain, scratch) / width;
+        dots = block_sum(dots, scratch) / width * factor * factor;
+        #pragma unroll
+        for (int c = 0; c < 2; c++) {
+            int i = (c * blockDim.x + threadIdx.x) * 8;
+            if (i < width) {
+                float w[8];
+                load8(weight + i, w);
+                #pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    d_weight[c][j] += d[c][j] * v[c][j] * factor;
                     d_bias[c][j] += d[c][j];
                     w[j] = factor * (d[c][j] * w[j] - plain - v[c][j] * dots);
                 }
@@ -640,20 +625,6 @@ extern "C" __global__ void adamw_bf16(
     if (more_scale) scale *= *more_scale;
     u32 noise[8];
     noise8(noise, index, step, stream, seed_low, seed_high);
-    if (i + 8 <= count) {
-        float w[8], m[8], s[8], g[8];
-        u32 r[8];
-        load8((const bf16*)values + i, w);
-        load8((const float*)first + i, m);
-        load8((const float*)second + i, s);
-        load8(gradients + i, g);
-        #pragma unroll
-        for (int j = 0; j < 8; j++) r[j] = round_by_chance(adamw(a, w[j], g[j] * scale, m[j], s[j]), noise[j]);
-        *(uint4*)(values + i) = make_uint4(r[0] | r[1] << 16, r[2] | r[3] << 16, r[4] | r[5] << 16, r[6] | r[7] << 16);
-        store8(first + i, m);
-        store8(second + i, s);
-        return;
-    }
     #pragma unroll
     for (int j = 0; j < 8; j++) {
         if (i + j < count) {

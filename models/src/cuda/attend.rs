@@ -1,0 +1,407 @@
+//! Attention: on tensor cores where element, head size and alignment allow it, else by kernels for any of them.
+
+use super::batch::Rows;
+use super::decoder::CudaDecoder;
+use super::gpu::{Argument, Buffer, Element, View};
+use super::kernels::{
+    ATTEND, ATTEND_DELTA, ATTEND_JOIN, ATTEND_KEYS, ATTEND_QUERIES, ATTEND_STEP, JOIN_SPLITS, Kernel, SUM_PARTS,
+    TENSOR_ATTEND_64, TENSOR_ATTEND_128, TENSOR_ATTEND_256, TENSOR_DELTAS, TENSOR_KEYS_64, TENSOR_KEYS_128,
+    TENSOR_KEYS_256, TENSOR_QUERIES_64, TENSOR_QUERIES_128, TENSOR_QUERIES_256, TOKEN_64, TOKEN_128, TOKEN_256,
+};
+use crate::ModelError;
+
+/// Query heads that one block of a step's attention takes.
+const SHARED_HEADS: usize = 8;
+/// Most blocks that share a sequence's keys in a step.
+const MOST_PARTS: usize = 64;
+
+/// Kernels on tensor cores for a head size, with the dynamic shared memory that each wants.
+struct Tensor {
+    attend: (Kernel, u32),
+    queries: (Kernel, u32),
+    keys: (Kernel, u32),
+    keys_threads: u32,
+    token: (Kernel, u32),
+    token_threads: u32,
+}
+
+fn tensor(dim: usize) -> Option<Tensor> {
+    Some(match dim {
+        64 => Tensor {
+            attend: (TENSOR_ATTEND_64, 40_960),
+            queries: (TENSOR_QUERIES_64, 49_152),
+            keys: (TENSOR_KEYS_64, 33_280),
+            keys_threads: 128,
+            token: (TOKEN_64, 49_152),
+            token_threads: 128,
+        },
+        128 => Tensor {
+            attend: (TENSOR_ATTEND_128, 81_920),
+            queries: (TENSOR_QUERIES_128, 98_304),
+            keys: (TENSOR_KEYS_128, 66_048),
+            keys_threads: 128,
+            token: (TOKEN_128, 98_304),
+            token_threads: 128,
+        },
+        256 => Tensor {
+            attend: (TENSOR_ATTEND_256, 98_304),
+            queries: (TENSOR_QUERIES_256, 98_304),
+            keys: (TENSOR_KEYS_256, 131_584),
+            keys_threads: 256,
+            token: (TOKEN_256, 98_304),
+            token_threads: 64,
+        },
+        _ => return None,
+    })
+}
+
+/// What of a forward pass the way back needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attended<'a> {
+    /// Queries, keys and values side by side.
+    pub(super) qkv: View,
+    /// What came out, `[tokens, heads · dim]`.
+    pub(super) mixed: View,
+    pub(super) lse: &'a Buffer,
+}
+
+/// The caches of a layer and who reads them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepInputs<'a> {
+    pub(super) qkv: View,
+    pub(super) mixed: View,
+    pub(super) keys: &'a Buffer,
+    pub(super) values: &'a Buffer,
+    pub(super) slots: &'a Buffer,
+    pub(super) chosen: &'a Buffer,
+    pub(super) partial: &'a Buffer,
+}
+
+impl CudaDecoder {
+    /// Queries, keys and values of a buffer that has them side by side.
+    fn split(&self, qkv: View) -> [View; 3] {
+        let (queries, keys) = (
+            self.plan.heads * self.plan.head_dim,
+            self.plan.kv_heads * self.plan.head_dim,
+        );
+        [
+            qkv.columns(0, queries, self.element),
+            qkv.columns(queries, keys, self.element),
+            qkv.columns(queries + keys, keys, self.element),
+        ]
+    }
+
+    fn score_scale(&self) -> f32 {
+        (self.plan.head_dim as f32).powf(-0.5)
+    }
+
+    /// The kernels on tensor cores, where they take these matrices: rows must begin at multiples of 16 bytes.
+    fn tensor(&self, views: &[View]) -> Option<Tensor> {
+        let aligned = |view: &View| view.pointer.is_multiple_of(16) && view.stride.is_multiple_of(8);
+        let fits = self.element == Element::Bf16 && views.iter().all(aligned);
+        fits.then(|| tensor(self.plan.head_dim)).flatten()
+    }
+
+    /// `mixed` = attention of `qkv`, and the logarithms of the softmax' denominators.
+    pub(super) fn attend(&self, qkv: View, mixed: View, lse: &Buffer, rows: &Rows) -> Result<(), ModelError> {
+        let plan = &self.plan;
+        let [q, k, v] = self.split(qkv);
+        if let Some(Tensor { attend, .. }) = self.tensor(&[q, k, v, mixed]) {
+            // SAFETY: all have a row for each token, and segments lie among them.
+            return unsafe {
+                let arguments = [
+                    mixed.into(),
+                    lse.into(),
+                    q.into(),
+                    k.into(),
+                    v.into(),
+                    q.stride.into(),
+                    k.stride.into(),
+                    v.stride.into(),
+                    (&rows.segments).into(),
+                    (&rows.tiles).into(),
+                    rows.count.into(),
+                    plan.heads.into(),
+                    plan.kv_heads.into(),
+                    Argument::Int(i32::from(rows.causal)),
+                    self.score_scale().into(),
+                ];
+                let grid = [plan.heads as u32, rows.tile_count as u32, 1];
+                self.gpu.launch(attend.0, self.element, grid, 128, attend.1, &arguments)
+            };
+        }
+        // SAFETY: all have a row for each token; ranges lie among them.
+        unsafe {
+            let arguments = [
+                mixed.into(),
+                mixed.stride.into(),
+                lse.into(),
+                q.into(),
+                q.stride.into(),
+                k.into(),
+                k.stride.into(),
+                v.into(),
+                v.stride.into(),
+                (&rows.sees).into(),
+                plan.heads.into(),
+                (plan.heads / plan.kv_heads).into(),
+                plan.head_dim.into(),
+                self.score_scale().into(),
+            ];
+            let grid = [rows.count as u32, plan.heads.div_ceil(4) as u32, 1];
+            self.gpu.launch(ATTEND, self.element, grid, 128, 0, &arguments)
+        }
+    }
+
+    /// Gradients of queries, keys and values into `into`, given `slope`, that of what came out, `[tokens, heads · dim]`.
+    pub(super) fn attend_backward(
+        &self,
+        of: Attended<'_>,
+        slope: View,
+        into: [View; 3],
+        rows: &Rows,
+    ) -> Result<(), ModelError> {
+        let [q, k, v] = self.split(of.qkv);
+        let [dq, dk, dv] = into;
+        let delta = self.gpu.elements(rows.count * self.plan.heads, Element::F32)?;
+        match self.tensor(&[q, k, v, of.mixed, slope, dq, dk, dv]) {
+            Some(tensor) => self.tensor_backward(&tensor, of, slope, into, rows, &delta),
+            None => self.plain_backward(of, slope, into, rows, &delta),
+        }
+    }
+
+    fn tensor_backward(
+        &self,
+        tensor: &Tensor,
+        of: Attended<'_>,
+        slope: View,
+        [dq, dk, dv]: [View; 3],
+        rows: &Rows,
+        delta: &Buffer,
+    ) -> Result<(), ModelError> {
+        let (gpu, plan, element) = (&self.gpu, &self.plan, self.element);
+        let [q, k, v] = self.split(of.qkv);
+        let shared = plan.heads / plan.kv_heads;
+        // As many query heads in a block as still leave work for all multiprocessors.
+        let enough = 2 * gpu.multiprocessors() as usize;
+        let together = (1..=shared)
+            .rev()
+            .find(|heads| shared.is_multiple_of(*heads) && plan.heads / heads * rows.tile_count >= enough)
+            .unwrap_or(1);
+        let groups = plan.heads / together;
+        let apart = together < shared;
+        let parts = |wanted: bool| match wanted {
+            true => gpu
+                .elements(rows.count * groups * plan.head_dim, Element::F32)
+                .map(Some),
+            false => Ok(None),
+        };
+        let (k_parts, v_parts) = (parts(apart)?, parts(apart)?);
+        let address = |parts: &Option<Buffer>| parts.as_ref().map_or(Argument::Address(0), Argument::from);
+        let causal = Argument::Int(i32::from(rows.causal));
+        // SAFETY: all have a row for each token, and segments lie among them.
+        unsafe {
+            let arguments = [
+                delta.into(),
+                slope.into(),
+                of.mixed.into(),
+                rows.count.into(),
+                plan.heads.into(),
+                plan.head_dim.into(),
+            ];
+            let grid = [plan.heads.div_ceil(4) as u32, rows.count as u32, 1];
+            gpu.launch(TENSOR_DELTAS, element, grid, 128, 0, &arguments)?;
+            let strides: [Argument; 3] = [q.stride.into(), k.stride.into(), v.stride.into()];
+            let inputs: [Argument; 6] = [slope.into(), of.lse.into(), delta.into(), q.into(), k.into(), v.into()];
+            let layout: [Argument; 5] = [
+                (&rows.segments).into(),
+                (&rows.tiles).into(),
+                rows.count.into(),
+                plan.heads.into(),
+                plan.kv_heads.into(),
+            ];
+            let mut arguments: Vec<Argument> = vec![dq.into()];
+            arguments.extend(inputs);
+            arguments.push(dq.stride.into());
+            arguments.extend(strides);
+            arguments.extend(layout);
+            arguments.extend([causal, self.score_scale().into()]);
+            let grid = [plan.heads as u32, rows.tile_count as u32, 1];
+            gpu.launch(tensor.queries.0, element, grid, 128, tensor.queries.1, &arguments)?;
+            let mut arguments: Vec<Argument> = vec![dk.into(), dv.into(), address(&k_parts), address(&v_parts)];
+            arguments.extend(inputs);
+            arguments.extend([Argument::from(dk.stride), dv.stride.into()]);
+            arguments.extend(strides);
+            arguments.extend(layout);
+            arguments.extend([Argument::from(together), causal, self.score_scale().into()]);
+            let grid = [groups as u32, rows.tile_count as u32, 1];
+            gpu.launch(
+                tensor.keys.0,
+                element,
+                grid,
+                tensor.keys_threads,
+                tensor.keys.1,
+                &arguments,
+            )?;
+            for (out, parts) in [(dk, &k_parts), (dv, &v_parts)] {
+                let Some(parts) = parts else { continue };
+                let arguments = [
+                    out.into(),
+                    parts.into(),
+                    out.stride.into(),
+                    plan.kv_heads.into(),
+                    (shared / together).into(),
+                    plan.head_dim.into(),
+                ];
+                let width = (plan.kv_heads * plan.head_dim / 8).div_ceil(128) as u32;
+                gpu.launch(SUM_PARTS, element, [width, rows.count as u32, 1], 128, 0, &arguments)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn plain_backward(
+        &self,
+        of: Attended<'_>,
+        slope: View,
+        [dq, dk, dv]: [View; 3],
+        rows: &Rows,
+        delta: &Buffer,
+    ) -> Result<(), ModelError> {
+        let (gpu, plan, element, count) = (&self.gpu, &self.plan, self.element, rows.count);
+        let [q, k, v] = self.split(of.qkv);
+        let grid = [count as u32, plan.heads.div_ceil(4) as u32, 1];
+        let common = |ranges: &Buffer| -> Vec<Argument> {
+            vec![
+                slope.into(),
+                slope.stride.into(),
+                q.into(),
+                q.stride.into(),
+                k.into(),
+                k.stride.into(),
+                v.into(),
+                v.stride.into(),
+                of.lse.into(),
+                delta.into(),
+                ranges.into(),
+                plan.heads.into(),
+                (plan.heads / plan.kv_heads).into(),
+                plan.head_dim.into(),
+                self.score_scale().into(),
+            ]
+        };
+        // SAFETY: all have a row for each token; ranges lie among them.
+        unsafe {
+            let arguments = [
+                delta.into(),
+                slope.into(),
+                slope.stride.into(),
+                of.mixed.into(),
+                of.mixed.stride.into(),
+                plan.heads.into(),
+                plan.head_dim.into(),
+            ];
+            gpu.launch(ATTEND_DELTA, element, grid, 128, 0, &arguments)?;
+            let mut arguments = vec![dq.into(), dq.stride.into()];
+            arguments.extend(common(&rows.sees));
+            gpu.launch(ATTEND_QUERIES, element, grid, 128, 0, &arguments)?;
+            let mut arguments = vec![dk.into(), dk.stride.into(), dv.into(), dv.stride.into()];
+            arguments.extend(common(&rows.seen));
+            let grid = [count as u32, plan.kv_heads.div_ceil(4) as u32, 1];
+            gpu.launch(ATTEND_KEYS, element, grid, 128, 0, &arguments)
+        }
+    }
+
+    /// f32 numbers that a step's attention needs between its two kernels, for `rows` rows.
+    pub(super) fn step_scratch(&self, rows: usize) -> usize {
+        let groups = (self.plan.heads / self.plan.kv_heads).div_ceil(SHARED_HEADS);
+        rows * self.plan.kv_heads * groups * SHARED_HEADS * MOST_PARTS * (self.plan.head_dim + 2)
+    }
+
+    /// Attention of one new token of each row over its sequence.
+    pub(super) fn attend_step(&self, of: StepInputs<'_>, rows: usize) -> Result<(), ModelError> {
+        let (gpu, plan, element) = (&self.gpu, &self.plan, self.element);
+        let [q, ..] = self.split(of.qkv);
+        let shared = plan.heads / plan.kv_heads;
+        let groups = plan.kv_heads * shared.div_ceil(SHARED_HEADS);
+        let parts = |blocks: u32| {
+            let wanted = (blocks * gpu.multiprocessors()) as usize;
+            wanted.div_ceil(rows * groups).clamp(1, MOST_PARTS)
+        };
+        if let Some(Tensor {
+            token, token_threads, ..
+        }) = self.tensor(&[q, of.mixed])
+        {
+            let parts = parts(4);
+            // SAFETY: active slots' places lie in the cache; `partial` is as large as `step_scratch` says.
+            return unsafe {
+                let arguments = [
+                    of.mixed.into(),
+                    q.into(),
+                    q.stride.into(),
+                    of.keys.into(),
+                    of.values.into(),
+                    of.slots.into(),
+                    of.chosen.into(),
+                    plan.heads.into(),
+                    plan.kv_heads.into(),
+                    self.score_scale().into(),
+                    of.partial.into(),
+                ];
+                let grid = [parts as u32, groups as u32, rows as u32];
+                gpu.launch(token.0, element, grid, token_threads, token.1, &arguments)?;
+                if parts == 1 {
+                    return Ok(());
+                }
+                let arguments = [
+                    of.mixed.into(),
+                    of.partial.into(),
+                    of.slots.into(),
+                    of.chosen.into(),
+                    plan.heads.into(),
+                    plan.kv_heads.into(),
+                    parts.into(),
+                    plan.head_dim.into(),
+                ];
+                let grid = [plan.heads as u32, rows as u32, 1];
+                gpu.launch(
+                    JOIN_SPLITS,
+                    element,
+                    grid,
+                    (plan.head_dim / 4).max(32) as u32,
+                    0,
+                    &arguments,
+                )
+            };
+        }
+        let parts = parts(2);
+        let memory = 8 * SHARED_HEADS * (plan.head_dim + 2) * 4;
+        // SAFETY: as above.
+        unsafe {
+            let arguments = [
+                of.partial.into(),
+                q.into(),
+                q.stride.into(),
+                of.keys.into(),
+                of.values.into(),
+                of.slots.into(),
+                of.chosen.into(),
+                plan.heads.into(),
+                shared.into(),
+                plan.head_dim.into(),
+                self.score_scale().into(),
+            ];
+            let grid = [parts as u32, groups as u32, rows as u32];
+            gpu.launch(ATTEND_STEP, element, grid, 256, memory as u32, &arguments)?;
+            let arguments = [
+                of.mixed.into(),
+                of.mixed.stride.into(),
+                of.partial.into(),
+                parts.into(),
+                plan.head_dim.into(),
+            ];
+            let grid = [plan.heads as u32, rows as u32, 1];
+            gpu.launch(ATTEND_JOIN, element, grid, 256, 0, &arguments)
+        }
+    }
+}

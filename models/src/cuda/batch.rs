@@ -1,0 +1,126 @@
+//! Packed tokens on the card: what each sees, and where each is scored.
+
+use super::gpu::{Buffer, Gpu};
+use crate::ModelError;
+use crate::ops::RowShape;
+use crate::packed::PackedBatch;
+
+/// Rows of tokens that stand end to end.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) count: usize,
+    pub(super) longest: usize,
+    pub(super) tokens: Buffer,
+    pub(super) positions: Buffer,
+    /// Two ranges of keys for each query.
+    pub(super) sees: Buffer,
+    /// The range of queries that see each key.
+    pub(super) seen: Buffer,
+    /// The same for the kernels on tensor cores: start, length, start and length of the prompt that is seen too, first child and
+    /// number of children of each segment; and the segment and place of every 64 rows.
+    pub(super) segments: Buffer,
+    pub(super) tiles: Buffer,
+    pub(super) tile_count: usize,
+    pub(super) causal: bool,
+}
+
+impl Rows {
+    pub(super) fn new(gpu: &Gpu, tokens: &[u32], positions: &[u32], rows: &[RowShape]) -> Result<Self, ModelError> {
+        let mut sees: Vec<u32> = Vec::with_capacity(4 * tokens.len());
+        let mut seen: Vec<u32> = Vec::with_capacity(2 * tokens.len());
+        let mut segments: Vec<[u32; 6]> = Vec::new();
+        let mut start = 0_u32;
+        for row in rows {
+            let end = start + row.len() as u32;
+            match row {
+                RowShape::Full(_) => {
+                    segments.push([start, end - start, 0, 0, 0, 0]);
+                    for _ in start..end {
+                        sees.extend([0, 0, start, end]);
+                        seen.extend([start, end]);
+                    }
+                }
+                RowShape::Tree { prompt, branches } => {
+                    let prompt_end = start + *prompt as u32;
+                    let children = segments.len() as u32 + 1;
+                    segments.push([start, prompt_end - start, 0, 0, children, branches.len() as u32]);
+                    for token in start..prompt_end {
+                        sees.extend([0, 0, start, token + 1]);
+                        seen.extend([token, end]);
+                    }
+                    let mut first = prompt_end;
+                    for branch in branches {
+                        let branch_end = first + *branch as u32;
+                        segments.push([first, branch_end - first, start, prompt_end - start, 0, 0]);
+                        for token in first..branch_end {
+                            sees.extend([start, prompt_end, first, token + 1]);
+                            seen.extend([token, branch_end]);
+                        }
+                        first = branch_end;
+                    }
+                }
+            }
+            start = end;
+        }
+        let tiles_of =
+            |(number, segment): (usize, &[u32; 6])| (0..segment[1].div_ceil(64)).map(move |tile| [number as u32, tile]);
+        let mut tiles: Vec<[u32; 2]> = segments.iter().enumerate().flat_map(tiles_of).collect();
+        // Late rows see most: they begin first.
+        tiles.sort_by_key(|tile| std::cmp::Reverse(tile[1]));
+        Ok(Self {
+            segments: gpu.upload(segments.as_flattened())?,
+            tiles: gpu.upload(tiles.as_flattened())?,
+            tile_count: tiles.len(),
+            causal: rows.iter().all(|row| matches!(row, RowShape::Tree { .. })),
+            count: tokens.len(),
+            longest: positions.iter().max().map_or(0, |&most| most as usize + 1),
+            tokens: gpu.upload(tokens)?,
+            positions: gpu.upload(positions)?,
+            sees: gpu.upload(&sees)?,
+            seen: gpu.upload(&seen)?,
+        })
+    }
+
+    pub(super) fn of(gpu: &Gpu, batch: &PackedBatch) -> Result<Self, ModelError> {
+        Self::new(gpu, &batch.tokens, &batch.positions, &batch.rows)
+    }
+}
+
+/// Where tokens are scored: which row predicts each, and for the way back which scores each predicting row has.
+#[derive(Debug)]
+pub(super) struct Scored {
+    pub(super) count: usize,
+    pub(super) tokens: Buffer,
+    pub(super) predictors: Buffer,
+    /// Predicting rows, each once.
+    pub(super) rows: Buffer,
+    pub(super) row_count: usize,
+    /// Scores by predicting row, and where each row's begin among them.
+    pub(super) order: Buffer,
+    pub(super) starts: Buffer,
+}
+
+impl Scored {
+    pub(super) fn of(gpu: &Gpu, batch: &PackedBatch) -> Result<Self, ModelError> {
+        let mut order: Vec<u32> = (0..batch.predictors.len() as u32).collect();
+        order.sort_by_key(|&score| (batch.predictors[score as usize], score));
+        let (mut rows, mut starts) = (Vec::new(), Vec::new());
+        for (place, &score) in order.iter().enumerate() {
+            let row = batch.predictors[score as usize];
+            if rows.last() != Some(&row) {
+                rows.push(row);
+                starts.push(place as u32);
+            }
+        }
+        starts.push(order.len() as u32);
+        Ok(Self {
+            count: batch.scored.len(),
+            tokens: gpu.upload(&batch.scored)?,
+            predictors: gpu.upload(&batch.predictors)?,
+            row_count: rows.len(),
+            rows: gpu.upload(&rows)?,
+            order: gpu.upload(&order)?,
+            starts: gpu.upload(&starts)?,
+        })
+    }
+}

@@ -1,0 +1,326 @@
+//! A card's results beside the processor's, on fresh random models of odd shapes.
+
+use std::path::Path;
+
+use super::decoder::{CudaDecoder, CudaDecoderOptions};
+use super::gpu::{Element, Gpu};
+use crate::random::{philox, uniform_values};
+use crate::sample::{Draws, Prompt};
+use crate::{
+    AdamConfig, Decoder, DecoderOptions, Device, LanguageModel, LoraConfig, ModelError, PackedBatch, Policy,
+    TrainedPart, write_initial_decoder,
+};
+
+/// One comparison.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// What was compared.
+    pub name: String,
+    /// The largest difference, as a share of the largest value.
+    pub error: f64,
+    /// What it may be.
+    pub bound: f64,
+}
+
+impl Check {
+    fn new(name: String, found: &[f32], expected: &[f32], bound: f64) -> Self {
+        let most = expected.iter().map(|x| f64::from(x.abs())).fold(1e-30, f64::max);
+        let error = match found.len() == expected.len() {
+            true => found
+                .iter()
+                .zip(expected)
+                .map(|(x, y)| (f64::from(*x) - f64::from(*y)).abs() / most)
+                .fold(
+                    0.0,
+                    |most: f64, error| if error.is_nan() { f64::INFINITY } else { most.max(error) },
+                ),
+            false => f64::INFINITY,
+        };
+        Self { name, error, bound }
+    }
+
+    /// Whether the difference is as small as it must be.
+    pub fn holds(&self) -> bool {
+        self.error <= self.bound
+    }
+}
+
+/// A small model that no size of is round.
+struct Small {
+    name: &'static str,
+    config: &'static str,
+    vocabulary: u32,
+}
+
+const SMALL: [Small; 3] = [
+    Small {
+        name: "gemma, one key head",
+        config: r#"{"model_type": "gemma", "vocab_size": 301, "hidden_size": 56, "intermediate_size": 104,
+            "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 24, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 512}"#,
+        vocabulary: 301,
+    },
+    Small {
+        name: "llama, grouped heads of 64",
+        config: r#"{"model_type": "llama", "vocab_size": 517, "hidden_size": 96, "intermediate_size": 168,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu",
+            "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 512}"#,
+        vocabulary: 517,
+    },
+    Small {
+        name: "llama, heads of 128, tied",
+        config: r#"{"model_type": "llama", "vocab_size": 260, "hidden_size": 136, "intermediate_size": 72,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 128, "hidden_act": "silu",
+            "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "max_position_embeddings": 512}"#,
+        vocabulary: 260,
+    },
+];
+
+/// Runs all comparisons; `seed` makes the inputs.
+///
+/// # Errors
+/// When something cannot be run at all.
+pub fn check(gpu: &Gpu, seed: u64, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+    let folder = std::env::temp_dir().join(format!("langptune-check-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|source| ModelError::io(&folder, source))?;
+    let outcome = check_in(gpu, seed, &folder, report);
+    let _ = std::fs::remove_dir_all(&folder);
+    outcome
+}
+
+fn check_in(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+    for (small, number) in SMALL.iter().zip(0..) {
+        let path = folder.join("config.json");
+        std::fs::write(&path, small.config).map_err(|source| ModelError::io(&path, source))?;
+        write_initial_decoder(folder, seed + number, 0.08)?;
+        let targets: Vec<String> = LoraConfig::ALL_TARGETS.iter().map(|&name| name.to_owned()).collect();
+        let lora = TrainedPart::Lora(LoraConfig {
+            rank: 9,
+            alpha: 12.0,
+            targets,
+        });
+        for (part, trained) in [(lora, "adapters"), (TrainedPart::LastLayers(1), "last block")] {
+            for element in [Element::F32, Element::Bf16] {
+                let inputs = Inputs {
+                    gpu,
+                    folder,
+                    part: &part,
+                    element,
+                    seed: seed + 100 * number,
+                    vocabulary: small.vocabulary,
+                    name: format!("{}, {trained}, {element:?}", small.name),
+                };
+                decoder(&inputs, report)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Inputs<'a> {
+    gpu: &'a Gpu,
+    folder: &'a Path,
+    part: &'a TrainedPart,
+    element: Element,
+    seed: u64,
+    vocabulary: u32,
+    name: String,
+}
+
+/// Scores, gradients, a step, and draws of one model.
+fn decoder(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+    let Inputs {
+        gpu,
+        folder,
+        part,
+        element,
+        seed,
+        vocabulary,
+        name,
+    } = inputs;
+    let bound = |exact: f64, rounded: f64| match element {
+        Element::F32 => exact,
+        Element::Bf16 => rounded,
+    };
+    let mut expected = Decoder::load(
+        folder,
+        &DecoderOptions {
+            device: Device::flex(),
+            part: (*part).clone(),
+            seed: *seed,
+        },
+    )?;
+    let options = CudaDecoderOptions {
+        gpu: (*gpu).clone(),
+        element: *element,
+        part: (*part).clone(),
+        seed: *seed,
+    };
+    let mut found = CudaDecoder::load(folder, &options)?;
+    let texts = texts(*seed, *vocabulary);
+    let rows: Vec<(&[u32], Vec<&[u32]>)> = texts
+        .iter()
+        .map(|(prompt, responses)| (&prompt[..], responses.iter().map(Vec::as_slice).collect()))
+        .collect();
+    let batch = PackedBatch::new(rows.iter().map(|(prompt, responses)| (*prompt, &responses[..])));
+    let temperature = 0.8;
+    let adam = AdamConfig {
+        lr: 3e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.01,
+        decoupled: true,
+    };
+    // A second round sees adapters that are not zero.
+    for round in 1..=2 {
+        let (trunk, own_trunk) = (expected.trunk(&batch)?, found.trunk(&batch)?);
+        for policy in [Policy::Reference, Policy::Current] {
+            let scores = expected.score(&batch, &trunk, policy, temperature)?;
+            let own = found.score(&batch, &own_trunk, policy, temperature)?;
+            let of = format!("{name}: {policy:?} log-probabilities, round {round}");
+            report(Check::new(of, &own.logprobs, &scores.logprobs, bound(2e-5, 2e-2)));
+            let of = format!("{name}: {policy:?} entropies, round {round}");
+            report(Check::new(of, &own.entropies, &scores.entropies, bound(2e-5, 2e-2)));
+        }
+        let slopes = uniform_values(*seed, 7 + round, batch.scored.len(), 1.0);
+        let tracked = LanguageModel::score_tracked(&mut expected, &batch, &trunk, temperature)?;
+        expected.backward(tracked, &slopes)?;
+        let pass = found.score_tracked(&batch, &own_trunk, temperature)?;
+        found.backward(pass, &slopes)?;
+        let names: Vec<String> = found.trained().iter().map(|spec| spec.name.clone()).collect();
+        let (mut all, mut own_all) = (Vec::new(), Vec::new());
+        let mut worst: Option<Check> = None;
+        for (index, parameter) in names.iter().enumerate() {
+            let gradient = expected.trainable().gradient(index)?;
+            let gradient = gradient.map(|gradient| gradient.value).unwrap_or_default();
+            let own = found.gradient(index)?.unwrap_or_default();
+            // A's gradient is exactly zero where B is.
+            if gradient.iter().any(|&x| x.abs() > 1e-12) {
+                let of = format!("{name}: gradients, worst is {parameter}, round {round}");
+                let check = Check::new(of, &own, &gradient, bound(5e-5, 6e-2));
+                if worst.as_ref().is_none_or(|worst| worst.error < check.error) {
+                    worst = Some(check);
+                }
+            }
+            all.extend(gradient);
+            own_all.extend(own);
+        }
+        if let Some(worst) = worst {
+            report(worst);
+        }
+        report(Check::new(
+            format!("{name}: all gradients, round {round}"),
+            &own_all,
+            &all,
+            bound(5e-5, 4e-2),
+        ));
+        if round == 1 {
+            expected.trainable().step(&adam, 1.0)?;
+            found.step(&adam, 1.0)?;
+        }
+        if round == 1 {
+            let (mut all, mut own_all) = (Vec::new(), Vec::new());
+            for index in 0..names.len() {
+                all.extend(expected.trainable().values(index)?);
+                own_all.extend(found.values(index)?);
+            }
+            // Where a gradient is nearly zero Adam moves by ±lr: bf16 may turn it.
+            report(Check::new(
+                format!("{name}: parameters after a step"),
+                &own_all,
+                &all,
+                bound(1e-3, 1e-1),
+            ));
+        }
+        if round == 1 {
+            draws(inputs, &mut expected, &mut found, report)?;
+            // What follows compares gradients at the very same parameters.
+            for index in 0..names.len() {
+                found.set_values(index, &expected.trainable().values(index)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Draws of both from the same random stream: in f32 the same tokens, save where two candidates are nearly tied.
+fn draws(
+    inputs: &Inputs<'_>,
+    expected: &mut Decoder,
+    found: &mut CudaDecoder,
+    report: &mut dyn FnMut(Check),
+) -> Result<(), ModelError> {
+    let texts = texts(inputs.seed + 5, inputs.vocabulary);
+    let prompts: Vec<Prompt<'_>> = texts
+        .iter()
+        .zip(0..)
+        .flat_map(|((prompt, _), user)| {
+            (0..2).map(move |sample| Prompt {
+                tokens: prompt,
+                user,
+                sample,
+            })
+        })
+        .collect();
+    let draws = Draws {
+        seed: inputs.seed,
+        update: 3,
+        temperature: 1.3,
+        limit: 37,
+        end_tokens: vec![5, 6, 7],
+        slots: 5,
+    };
+    let responses = expected.sample(&prompts, &draws)?;
+    let own = found.sample_responses(&prompts, &draws)?;
+    let (mut same, mut all) = (0, 0);
+    let (mut logprobs, mut own_logprobs) = (Vec::new(), Vec::new());
+    for (response, own) in responses.iter().zip(&own) {
+        let agree = response
+            .tokens
+            .iter()
+            .zip(&own.tokens)
+            .take_while(|(token, own)| token == own)
+            .count();
+        same += agree;
+        all += response.tokens.len();
+        logprobs.extend(&response.logprobs[..agree]);
+        own_logprobs.extend(&own.logprobs[..agree]);
+    }
+    let (bound, share) = match inputs.element {
+        Element::F32 => (5e-5, 0.02),
+        Element::Bf16 => (3e-2, 0.8),
+    };
+    report(Check::new(
+        format!("{}: sampler's log-probabilities", inputs.name),
+        &own_logprobs,
+        &logprobs,
+        bound,
+    ));
+    report(Check {
+        name: format!("{}: share of tokens drawn otherwise ({all} in all)", inputs.name),
+        error: 1.0 - same as f64 / all.max(1) as f64,
+        bound: share,
+    });
+    Ok(())
+}
+
+/// Prompts and their responses: lengths from one token to some hundred.
+fn texts(seed: u64, vocabulary: u32) -> Vec<(Vec<u32>, Vec<Vec<u32>>)> {
+    let mut counter = 0;
+    let mut next = |below: u32| {
+        counter += 1;
+        philox([counter, 0, 0, 77], [seed as u32, (seed >> 32) as u32])[0] % below
+    };
+    [
+        (1, vec![3]),
+        (17, vec![1, 29]),
+        (83, vec![40, 0, 12]),
+        (130, vec![65, 64]),
+    ]
+    .into_iter()
+    .map(|(prompt, responses)| {
+        let mut tokens = |count: usize| (0..count).map(|_| next(vocabulary)).collect::<Vec<u32>>();
+        (tokens(prompt), responses.into_iter().map(&mut tokens).collect())
+    })
+    .collect()
+}

@@ -1,0 +1,537 @@
+//! One NVIDIA GPU: a stream of our own in the primary context, buffers in the order of that stream, kernels compiled when first
+//! used, and matrix products by cuBLASLt.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CString, c_void};
+use std::fmt::{self, Debug};
+use std::mem::size_of_val;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use cudarc::cublaslt::{result as lt, sys as lts};
+use cudarc::driver::{CudaContext, result, sys};
+
+use super::gemm::Plans;
+use super::kernels::{self, Kernel};
+use crate::ModelError;
+
+/// What cuBLASLt may use beside its operands.
+pub(super) const WORKSPACE: usize = 64 << 20;
+
+/// The type of a buffer's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// Single precision, for comparisons with the processor.
+    F32,
+    /// What models compute in; sums are f32 all the same.
+    Bf16,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A GPU; clones share it.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    context: Arc<CudaContext>,
+    stream: sys::CUstream,
+    name: String,
+    /// Compute capability, as in `sm_90`.
+    capability: (i32, i32),
+    multiprocessors: u32,
+    kernels: Mutex<HashMap<(Kernel, Element), sys::CUfunction>>,
+    handle: lts::cublasLtHandle_t,
+    workspace: sys::CUdeviceptr,
+    plans: Mutex<Plans>,
+    /// Calls and seconds by what was done, while that is asked for.
+    trace: Mutex<Option<BTreeMap<String, (usize, f64)>>>,
+}
+
+// SAFETY: handles of the driver and of cuBLASLt may be used from any thread that has made the context current, which
+// every call here does; what they change is behind the mutexes.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+impl Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gpu").field(&self.0.name).finish()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_err() {
+            return;
+        }
+        // SAFETY: nothing uses them any more: every buffer holds a clone of this GPU.
+        unsafe {
+            let _ = result::stream::synchronize(self.stream);
+            self.plans.get_mut().unwrap_or_else(PoisonError::into_inner).destroy();
+            let _ = lt::destroy_handle(self.handle);
+            let _ = result::free_sync(self.workspace);
+            let _ = result::stream::destroy(self.stream);
+        }
+    }
+}
+
+/// An error of the driver as one of ours.
+pub(super) fn driver(what: &'static str) -> impl Fn(result::DriverError) -> ModelError {
+    move |error| ModelError::Gpu {
+        what: what.to_owned(),
+        message: format!("{error:?}"),
+    }
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal`.
+    ///
+    /// # Errors
+    /// When there is no driver, no such GPU, or a library of CUDA is missing; the message says which.
+    pub fn open(ordinal: usize) -> Result<Self, ModelError> {
+        let missing = |library: &str| ModelError::Gpu {
+            what: format!("GPU {ordinal}"),
+            message: format!("{library} was not found; install it, or name its folder in LD_LIBRARY_PATH"),
+        };
+        // SAFETY: they only look for libraries.
+        unsafe {
+            if !sys::is_culib_present() {
+                return Err(missing("NVIDIA's driver (libcuda)"));
+            }
+            if !lts::is_culib_present() {
+                return Err(missing("cuBLASLt (libcublasLt)"));
+            }
+        }
+        let open = driver("opening the GPU");
+        let context = CudaContext::new(ordinal).map_err(&open)?;
+        let attribute = |of| context.attribute(of).map_err(&open);
+        use sys::CUdevice_attribute as Of;
+        let capability = (
+            attribute(Of::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Of::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        if capability.0 < 8 {
+            return Err(ModelError::Gpu {
+                what: format!("GPU {ordinal}"),
+                message: format!(
+                    "compute capability {}.{} is too old: bf16 needs 8.0 (Ampere) or newer",
+                    capability.0, capability.1
+                ),
+            });
+        }
+        let multiprocessors = attribute(Of::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
+        let name = context.name().map_err(&open)?;
+        context.bind_to_thread().map_err(&open)?;
+        // SAFETY: the context is current; the pool is the device's own.
+        let (stream, workspace) = unsafe {
+            let pool = result::device::get_default_mem_pool(context.cu_device()).map_err(&open)?;
+            // What was freed stays for the next that asks.
+            let keep = u64::MAX;
+            result::mem_pool::set_attribute(
+                pool,
+                sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+                std::ptr::from_ref(&keep).cast_mut().cast(),
+            )
+            .map_err(&open)?;
+            let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(&open)?;
+            (stream, result::malloc_sync(WORKSPACE).map_err(&open)?)
+        };
+        let handle = lt::create_handle().map_err(|error| ModelError::Gpu {
+            what: "cuBLASLt".to_owned(),
+            message: format!("{error:?}"),
+        })?;
+        Ok(Self(Arc::new(Inner {
+            context,
+            stream,
+            name,
+            capability,
+            multiprocessors,
+            kernels: Mutex::default(),
+            handle,
+            workspace,
+            plans: Mutex::default(),
+            trace: Mutex::default(),
+        })))
+    }
+
+    /// What the card calls itself.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Compute capability, `(9, 0)` of an H100.
+    pub fn capability(&self) -> (i32, i32) {
+        self.0.capability
+    }
+
+    /// Number of multiprocessors.
+    pub(super) fn multiprocessors(&self) -> u32 {
+        self.0.multiprocessors
+    }
+
+    /// Bytes that are free, and all.
+    ///
+    /// # Errors
+    /// When the driver does not tell.
+    pub fn memory(&self) -> Result<(usize, usize), ModelError> {
+        self.bind()?;
+        result::mem_get_info().map_err(driver("asking for free memory"))
+    }
+
+    pub(super) fn bind(&self) -> Result<(), ModelError> {
+        self.0.context.bind_to_thread().map_err(driver("using the GPU"))
+    }
+
+    pub(super) fn stream(&self) -> sys::CUstream {
+        self.0.stream
+    }
+
+    pub(super) fn handle(&self) -> lts::cublasLtHandle_t {
+        self.0.handle
+    }
+
+    pub(super) fn workspace(&self) -> sys::CUdeviceptr {
+        self.0.workspace
+    }
+
+    pub(super) fn plans(&self) -> std::sync::MutexGuard<'_, Plans> {
+        self.0.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all that was asked for is done.
+    ///
+    /// # Errors
+    /// What went wrong on the card since it was last asked.
+    pub fn wait(&self) -> Result<(), ModelError> {
+        self.bind()?;
+        // SAFETY: the stream lives as long as this GPU.
+        unsafe { result::stream::synchronize(self.0.stream) }.map_err(driver("waiting for the GPU"))
+    }
+
+    /// From now on every operation is waited for and its time kept: what is under way takes longer than it would.
+    pub fn start_trace(&self) {
+        *self.0.trace.lock().unwrap_or_else(PoisonError::into_inner) = Some(BTreeMap::new());
+    }
+
+    /// What was done since [`Gpu::start_trace`]: calls and seconds, the longest first.
+    pub fn take_trace(&self) -> Vec<(String, usize, f64)> {
+        let trace = self.0.trace.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let each = trace.unwrap_or_default().into_iter();
+        let mut times: Vec<_> = each.map(|(name, (calls, seconds))| (name, calls, seconds)).collect();
+        times.sort_by(|one, other| other.2.total_cmp(&one.2));
+        times
+    }
+
+    /// Does `work`, which is called `name`; keeps its time where that is asked for.
+    pub(super) fn traced<R>(
+        &self,
+        name: impl FnOnce() -> String,
+        work: impl FnOnce() -> Result<R, ModelError>,
+    ) -> Result<R, ModelError> {
+        let lock = || self.0.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().is_none() {
+            return work();
+        }
+        self.wait()?;
+        let start = Instant::now();
+        let result = work()?;
+        self.wait()?;
+        if let Some(trace) = lock().as_mut() {
+            let (calls, seconds) = trace.entry(name()).or_default();
+            *calls += 1;
+            *seconds += start.elapsed().as_secs_f64();
+        }
+        Ok(result)
+    }
+
+    /// Memory for `bytes` bytes, of no value yet.
+    ///
+    /// # Errors
+    /// [`ModelError::GpuMemory`] where there is not enough.
+    pub(super) fn bytes(&self, bytes: usize) -> Result<Buffer, ModelError> {
+        self.bind()?;
+        // SAFETY: it is used on this stream alone, and freed there.
+        let allocate = || Ok(unsafe { result::malloc_async(self.0.stream, bytes.max(16)) });
+        match self.traced(|| "allocation".to_owned(), allocate)? {
+            Ok(pointer) => Ok(Buffer {
+                gpu: self.clone(),
+                pointer,
+                bytes,
+            }),
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Err(ModelError::GpuMemory {
+                wanted: bytes,
+                free: result::mem_get_info().map_or(0, |(free, _)| free),
+            }),
+            Err(error) => Err(driver("allocating GPU memory")(error)),
+        }
+    }
+
+    /// Room for `count` elements.
+    pub(super) fn elements(&self, count: usize, element: Element) -> Result<Buffer, ModelError> {
+        self.bytes(count * element.bytes())
+    }
+
+    /// Zeroed room for `count` elements.
+    pub(super) fn zeros(&self, count: usize, element: Element) -> Result<Buffer, ModelError> {
+        let buffer = self.elements(count, element)?;
+        buffer.clear()?;
+        Ok(buffer)
+    }
+
+    /// A copy of `values` on the card.
+    pub(super) fn upload<T: bytemuck::Pod>(&self, values: &[T]) -> Result<Buffer, ModelError> {
+        let buffer = self.bytes(size_of_val(values))?;
+        buffer.write(0, values)?;
+        Ok(buffer)
+    }
+
+    /// The kernel, compiled when first asked for.
+    fn function(&self, kernel: Kernel, element: Element) -> Result<sys::CUfunction, ModelError> {
+        let mut known = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = known.get(&(kernel, element)) {
+            return Ok(*function);
+        }
+        let image = kernels::image(kernel.module, element, self.0.capability)?;
+        // SAFETY: the image is a whole cubin; modules stay loaded as long as the context.
+        unsafe {
+            let module = result::module::load_data(image.as_ptr().cast()).map_err(driver("loading a kernel"))?;
+            for &name in kernel.module.kernels {
+                let text = CString::new(name).unwrap_or_default();
+                let function = result::module::get_function(module, text).map_err(driver("finding a kernel"))?;
+                let of = Kernel {
+                    module: kernel.module,
+                    name,
+                };
+                known.insert((of, element), function);
+            }
+        }
+        known.get(&(kernel, element)).copied().ok_or_else(|| ModelError::Gpu {
+            what: format!("kernel {}", kernel.name),
+            message: "is not in its module".to_owned(),
+        })
+    }
+
+    /// Starts a kernel over `grid` blocks of `threads`, with `shared` bytes of dynamic shared memory.
+    ///
+    /// # Safety
+    /// The arguments are those that the kernel takes, in order, and what they point to is large enough.
+    pub(super) unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: [u32; 3],
+        threads: u32,
+        shared: u32,
+        arguments: &[Argument],
+    ) -> Result<(), ModelError> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        self.bind()?;
+        let function = self.function(kernel, element)?;
+        let mut pointers: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
+        // SAFETY: the caller's promise.
+        let launch = || unsafe {
+            if shared > 48 << 10 {
+                let limit = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                result::function::set_function_attribute(function, limit, shared as i32)
+                    .map_err(driver("asking for shared memory"))?;
+            }
+            result::launch_kernel(
+                function,
+                (grid[0], grid[1], grid[2]),
+                (threads, 1, 1),
+                shared,
+                self.0.stream,
+                &mut pointers,
+            )
+            .map_err(|error| ModelError::Gpu {
+                what: format!("kernel {}", kernel.name),
+                message: format!("{error:?}"),
+            })
+        };
+        self.traced(|| kernel.name.to_owned(), launch)
+    }
+}
+
+/// An argument of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Argument {
+    /// An address on the card; 0 for none.
+    Address(u64),
+    /// `int`.
+    Int(i32),
+    /// `unsigned int`.
+    Word(u32),
+    /// `float`.
+    Float(f32),
+}
+
+impl Argument {
+    fn pointer(&self) -> *mut c_void {
+        let pointer: *const c_void = match self {
+            Self::Address(value) => std::ptr::from_ref(value).cast(),
+            Self::Int(value) => std::ptr::from_ref(value).cast(),
+            Self::Word(value) => std::ptr::from_ref(value).cast(),
+            Self::Float(value) => std::ptr::from_ref(value).cast(),
+        };
+        pointer.cast_mut()
+    }
+}
+
+impl From<&Buffer> for Argument {
+    fn from(buffer: &Buffer) -> Self {
+        Self::Address(buffer.pointer)
+    }
+}
+
+impl From<usize> for Argument {
+    /// Sizes of kernels are `int`.
+    fn from(value: usize) -> Self {
+        Self::Int(value as i32)
+    }
+}
+
+impl From<f32> for Argument {
+    fn from(value: f32) -> Self {
+        Self::Float(value)
+    }
+}
+
+impl From<u32> for Argument {
+    fn from(value: u32) -> Self {
+        Self::Word(value)
+    }
+}
+
+impl From<View> for Argument {
+    fn from(view: View) -> Self {
+        Self::Address(view.pointer)
+    }
+}
+
+/// Memory on a card, given back when dropped, in the order of the stream.
+pub(super) struct Buffer {
+    gpu: Gpu,
+    pointer: sys::CUdeviceptr,
+    bytes: usize,
+}
+
+impl Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.bytes)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() {
+            // SAFETY: it came from this stream's allocator, and work before this point is before the freeing.
+            let _ = unsafe { result::free_async(self.pointer, self.gpu.stream()) };
+        }
+    }
+}
+
+impl Buffer {
+    pub(super) fn pointer(&self) -> u64 {
+        self.pointer
+    }
+
+    /// A matrix of `rows` × `columns` elements that begins at the buffer's start.
+    pub(super) fn matrix(&self, rows: usize, columns: usize) -> View {
+        View {
+            pointer: self.pointer,
+            rows,
+            columns,
+            stride: columns,
+        }
+    }
+
+    pub(super) fn clear(&self) -> Result<(), ModelError> {
+        self.gpu.bind()?;
+        // SAFETY: within the buffer.
+        unsafe { result::memset_d8_async(self.pointer, 0, self.bytes, self.gpu.stream()) }
+            .map_err(driver("clearing memory"))
+    }
+
+    /// Writes values from byte `offset` on. The host's copy may be changed at once.
+    pub(super) fn write<T: bytemuck::Pod>(&self, offset: usize, values: &[T]) -> Result<(), ModelError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        assert!(offset + size_of_val(values) <= self.bytes, "a write past its buffer");
+        self.gpu.bind()?;
+        // SAFETY: within the buffer; the driver copies from pageable memory before it returns.
+        unsafe { result::memcpy_htod_async(self.pointer + offset as u64, values, self.gpu.stream()) }
+            .map_err(driver("copying to the GPU"))
+    }
+
+    /// Reads `count` values from byte `offset` on, after all that was asked for before.
+    pub(super) fn read<T: bytemuck::Pod>(&self, offset: usize, count: usize) -> Result<Vec<T>, ModelError> {
+        let mut values = vec![T::zeroed(); count];
+        if count == 0 {
+            return Ok(values);
+        }
+        assert!(
+            offset + size_of_val(&values[..]) <= self.bytes,
+            "a read past its buffer"
+        );
+        self.gpu.bind()?;
+        // SAFETY: within the buffer; the vector outlives the copy, which is waited for.
+        unsafe {
+            result::memcpy_dtoh_async(&mut values, self.pointer + offset as u64, self.gpu.stream())
+                .map_err(driver("copying from the GPU"))?;
+        }
+        self.gpu.wait()?;
+        Ok(values)
+    }
+
+    /// Copies all of `from` to the start of this.
+    pub(super) fn copy_from(&self, from: &Self) -> Result<(), ModelError> {
+        assert!(from.bytes <= self.bytes, "a copy past its buffer");
+        self.gpu.bind()?;
+        // SAFETY: within both buffers.
+        unsafe { result::memcpy_dtod_async(self.pointer, from.pointer, from.bytes, self.gpu.stream()) }
+            .map_err(driver("copying on the GPU"))
+    }
+}
+
+/// A matrix in row-major order on a card, whose rows are `stride` elements apart. It does not keep its buffer alive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    pub(super) pointer: u64,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) stride: usize,
+}
+
+impl View {
+    /// Rows `first..first + rows`.
+    pub(super) fn rows(self, first: usize, rows: usize, element: Element) -> Self {
+        debug_assert!(first + rows <= self.rows);
+        Self {
+            pointer: self.pointer + (first * self.stride * element.bytes()) as u64,
+            rows,
+            ..self
+        }
+    }
+
+    /// Columns `first..first + columns`.
+    pub(super) fn columns(self, first: usize, columns: usize, element: Element) -> Self {
+        debug_assert!(first + columns <= self.columns);
+        Self {
+            pointer: self.pointer + (first * element.bytes()) as u64,
+            columns,
+            ..self
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Our kernels, CUDA C++ compiled by NVRTC for the card at hand when first used, and kept on disk.
+
+use std::ffi::CString;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+
+use cudarc::nvrtc::{result as nvrtc, sys};
+
+use super::gpu::Element;
+use crate::{ModelError, write_atomically};
+
+/// What stands before the text of modules for either element.
+const PRELUDE: &str = include_str!("kernels/prelude.cuh");
+/// What stands before the text of modules for tensor cores.
+const TENSOR_PRELUDE: &str = include_str!("../ops/cuda/prelude.cuh");
+
+/// A file of kernels.
+#[derive(Debug)]
+pub(super) struct Module {
+    name: &'static str,
+    text: &'static str,
+    /// For bf16 alone, on tensor cores.
+    tensor: bool,
+    pub(super) kernels: &'static [&'static str],
+}
+
+/// A kernel of a module.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kernel {
+    pub(super) module: &'static Module,
+    pub(super) name: &'static str,
+}
+
+impl PartialEq for Kernel {
+    fn eq(&self, other: &Self) -> bool {
+        self.module.name == other.module.name && self.name == other.name
+    }
+}
+
+impl Eq for Kernel {}
+
+impl Hash for Kernel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.module.name, self.name).hash(state);
+    }
+}
+
+/// Declares a module and a constant for each of its kernels.
+macro_rules! module {
+    ($module:ident, $file:literal, $path:literal, $tensor:literal: $($constant:ident = $name:literal),+ $(,)?) => {
+        static $module: Module = Module {
+            name: $file,
+            text: include_str!($path),
+            tensor: $tensor,
+            kernels: &[$($name),+],
+        };
+        $(pub(super) const $constant: Kernel = Kernel { module: &$module, name: $name };)+
+    };
+}
+
+module!(ROWS, "rows.cu", "kernels/rows.cu", false:
+    EMBED = "embed",
+    ADD_NORM = "add_norm",
+    NORM_BACKWARD = "norm_backward",
+    NORM_WEIGHT_GRADIENT = "norm_weight_gradient",
+    SUM_ROWS = "sum_rows",
+    ROTATE = "rotate",
+    GATE = "gate",
+    GATE_BACKWARD = "gate_backward",
+    ADAM = "adam",
+    PLACE = "place",
+    MERGE = "merge",
+    NOISE = "noise",
+    ADD_NORM_8 = "add_norm_8",
+    NORM_BACKWARD_8 = "norm_backward_8",
+    GATE_8 = "gate_8",
+    GATE_BACKWARD_8 = "gate_backward_8",
+);
+module!(ATTENTION, "attention.cu", "kernels/attention.cu", false:
+    ATTEND = "attend",
+    ATTEND_DELTA = "attend_delta",
+    ATTEND_QUERIES = "attend_queries",
+    ATTEND_KEYS = "attend_keys",
+);
+module!(SCORES, "scores.cu", "kernels/scores.cu", false:
+    SCORE = "score",
+    SCORE_BACKWARD = "score_backward",
+);
+module!(DECODE, "decode.cu", "kernels/decode.cu", false:
+    NEXT_TOKENS = "next_tokens",
+    STORE_PROMPT = "store_prompt",
+    ROTATE_STORE = "rotate_store",
+    ATTEND_STEP = "attend_step",
+    ATTEND_JOIN = "attend_join",
+    SAMPLE = "sample",
+    SAMPLE_JOIN = "sample_join",
+);
+
+module!(TENSOR_ATTENTION, "tensor_attention.cu", "../ops/cuda/attention.cu", true:
+    TENSOR_ATTEND_64 = "attend_64",
+    TENSOR_ATTEND_128 = "attend_128",
+    TENSOR_ATTEND_256 = "attend_256",
+    TENSOR_DELTAS = "attention_deltas",
+    TENSOR_QUERIES_64 = "attend_backward_q_64",
+    TENSOR_QUERIES_128 = "attend_backward_q_128",
+    TENSOR_QUERIES_256 = "attend_backward_q_256",
+    TENSOR_KEYS_64 = "attend_backward_kv_64",
+    TENSOR_KEYS_128 = "attend_backward_kv_128",
+    TENSOR_KEYS_256 = "attend_backward_kv_256",
+    SUM_PARTS = "sum_parts",
+);
+module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", true:
+    TOKEN_64 = "attend_token_64",
+    TOKEN_128 = "attend_token_128",
+    TOKEN_256 = "attend_token_256",
+    JOIN_SPLITS = "join_splits",
+);
+
+/// The cubin of `module` for `element` on a card of this compute capability: from disk, or compiled and put there.
+pub(super) fn image(module: &Module, element: Element, capability: (i32, i32)) -> Result<Vec<u8>, ModelError> {
+    let architecture = architecture(capability);
+    let source = source(module, element);
+    let kept = cache_folder().map(|folder| folder.join(format!("{}-{architecture}.cubin", fingerprint(&source))));
+    if let Some(image) = kept.as_ref().and_then(|path| std::fs::read(path).ok()) {
+        return Ok(image);
+    }
+    let image = compile(module, &source, &architecture)?;
+    if let Some(path) = kept {
+        // Without a copy it is compiled again next time.
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let _ = folder.map(|()| write_atomically(&path, |file| std::io::Write::write_all(file, &image)));
+    }
+    Ok(image)
+}
+
+fn architecture((major, minor): (i32, i32)) -> String {
+    format!("sm_{major}{minor}")
+}
+
+fn source(module: &Module, element: Element) -> String {
+    if module.tensor {
+        return format!("{TENSOR_PRELUDE}\n#line 1 \"{}\"\n{}", module.name, module.text);
+    }
+    let name = match element {
+        Element::F32 => "float",
+        Element::Bf16 => "bf16",
+    };
+    format!(
+        "{PRELUDE}\ntypedef {name} T;\n#line 1 \"{}\"\n{}",
+        module.name, module.text
+    )
+}
+
+/// Names a text by its content and the compiler's version (FNV-1a, 64 bits).
+fn fingerprint(source: &str) -> String {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: it writes two numbers.
+    unsafe {
+        if sys::is_culib_present() {
+            let _ = sys::nvrtcVersion(&mut major, &mut minor);
+        }
+    }
+    let version = [major.to_le_bytes(), minor.to_le_bytes()].concat();
+    let hash = source
+        .bytes()
+        .chain(version)
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!("{hash:016x}")
+}
+
+/// `$XDG_CACHE_HOME/langptune/kernels`, or under `~/.cache`.
+fn cache_folder() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    Some(base.join("langptune").join("kernels"))
+}
+
+fn compile(module: &Module, source: &str, architecture: &str) -> Result<Vec<u8>, ModelError> {
+    let failed = |message: String| ModelError::Gpu {
+        what: format!("compiling {} for {architecture}", module.name),
+        message,
+    };
+    // SAFETY: it only looks for the library.
+    if !unsafe { sys::is_culib_present() } {
+        let message = "NVRTC (libnvrtc) was not found; install it, or name its folder in LD_LIBRARY_PATH";
+        return Err(failed(message.to_owned()));
+    }
+    let text = CString::new(source).map_err(|error| failed(error.to_string()))?;
+    let program = nvrtc::create_program(&text, None).map_err(|error| failed(format!("{error:?}")))?;
+    let options = [
+        format!("--gpu-architecture={architecture}"),
+        "--std=c++17".to_owned(),
+        "--fmad=true".to_owned(),
+    ];
+    // SAFETY: the program lives until it is destroyed below; sizes are asked for before they are used.
+    unsafe {
+        let compiled = nvrtc::compile_program(program, &options);
+        let image = match compiled {
+            Ok(()) => {
+                let mut size = 0;
+                let asked = sys::nvrtcGetCUBINSize(program, &mut size).result();
+                let mut image = vec![0_u8; size];
+                asked
+                    .and_then(|()| sys::nvrtcGetCUBIN(program, image.as_mut_ptr().cast()).result())
+                    .map(|()| image)
+                    .map_err(|error| failed(format!("{error:?}")))
+            }
+            Err(error) => {
+                let log = nvrtc::get_program_log(program).unwrap_or_default();
+                let log: Vec<u8> = log.into_iter().map(|c| c as u8).filter(|&c| c != 0).collect();
+                Err(failed(format!("{error:?}\n{}", String::from_utf8_lossy(&log))))
+            }
+        };
+        let _ = nvrtc::destroy_program(program);
+        image
+    }
+}

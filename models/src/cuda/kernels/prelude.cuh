@@ -1,0 +1,79 @@
+// What every module begins with: no header of CUDA's is needed, so that NVRTC alone compiles it.
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct __align__(2) bf16 {
+    unsigned short bits;
+};
+
+__device__ __forceinline__ float load(float x) { return x; }
+__device__ __forceinline__ float load(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+// Rounds to nearest, ties to even.
+template <typename To> __device__ __forceinline__ To store(float x);
+template <> __device__ __forceinline__ float store<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 store<bf16>(float x) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+// Eight values at once, from an address that is a multiple of 16.
+__device__ __forceinline__ void load8(float (&x)[8], const bf16* from) {
+    const uint4 raw = *(const uint4*)from;
+    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        x[2 * i] = __uint_as_float(words[i] << 16);
+        x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+}
+
+__device__ __forceinline__ void load8(float (&x)[8], const float* from) {
+    const float4 a = ((const float4*)from)[0], b = ((const float4*)from)[1];
+    x[0] = a.x; x[1] = a.y; x[2] = a.z; x[3] = a.w;
+    x[4] = b.x; x[5] = b.y; x[6] = b.z; x[7] = b.w;
+}
+
+__device__ __forceinline__ void store8(bf16* to, const float (&x)[8]) {
+    u32 words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(x[2 * i + 1]), "f"(x[2 * i]));
+    *(uint4*)to = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+__device__ __forceinline__ void store8(float* to, const float (&x)[8]) {
+    ((float4*)to)[0] = make_float4(x[0], x[1], x[2], x[3]);
+    ((float4*)to)[1] = make_float4(x[4], x[5], x[6], x[7]);
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+    for (int step = 16; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
+    return x;
+}
+
+// The sum over a block of at most 1024 threads, the same in each of them and the same in every run.
+__device__ __forceinline__ float block_sum(float x) {
+    __shared__ float parts[32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x + 31) >> 5;
+    x = warp_sum(x);
+    __syncthreads();
+    if (lane == 0) parts[warp] = x;
+    __syncthreads();
+    return warp_sum(lane < warps ? parts[lane] : 0.0f);
+}
+
+__device__ __forceinline__ float block_max(float x) {
+    __shared__ float parts[32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x + 31) >> 5;
+    x = warp_max(x);
+    __syncthreads();
+    if (lane == 0) parts[warp] = x;
+    __syncthreads();
+    return warp_max(lane < warps ? parts[lane] : __int_as_float(0xff800000));
+}

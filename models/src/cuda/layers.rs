@@ -1,0 +1,374 @@
+//! Parameters on the card: linear layers with their adapters in one matrix, and blocks of them.
+
+use super::gemm::{Factor, Scale};
+use super::gpu::{Buffer, Element, Gpu, View};
+use super::kernels::{MERGE, NOISE, PLACE};
+use crate::ModelError;
+use crate::weights::ParameterSpec;
+
+/// A linear layer of a [`Stack`].
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Its name in files, without `.weight`.
+    pub(super) name: String,
+    pub(super) outputs: usize,
+    /// Inner width of its adapter; 0: none.
+    pub(super) rank: usize,
+    /// First of its rows in the stack.
+    first: usize,
+    /// Which trained parameters W, A and B are.
+    pub(super) slots: [Option<usize>; 3],
+}
+
+impl Part {
+    /// Rows in the stack, and columns of a gradient that goes backwards through it: outputs, then the adapter's inner width.
+    pub(super) fn height(&self) -> usize {
+        self.outputs + self.rank
+    }
+}
+
+/// Linear layers over one input. For each, its rows hold `[W | B]` and below them `[A | ·]`: then
+/// `y = [x | s·xAᵀ] · [W | B]ᵀ` and `dx = [dy | s·dyB] · [W ; A]` are one product each over a longer inner dimension, summed in
+/// f32 and rounded once, and the layers without their adapters are the same memory, narrower.
+#[derive(Debug)]
+pub(super) struct Stack {
+    matrix: Buffer,
+    pub(super) inputs: usize,
+    /// The largest rank of its parts.
+    rank: usize,
+    pub(super) parts: Vec<Part>,
+    /// `alpha / rank` of the adapters.
+    scale: f32,
+    element: Element,
+}
+
+impl Stack {
+    /// Room for layers of these names, outputs and ranks; adapters are zero.
+    pub(super) fn new(
+        gpu: &Gpu,
+        element: Element,
+        inputs: usize,
+        layers: &[(String, usize, usize)],
+        scale: f32,
+    ) -> Result<Self, ModelError> {
+        let rank = layers.iter().map(|layer| layer.2).max().unwrap_or(0);
+        let mut first = 0;
+        let mut parts = Vec::with_capacity(layers.len());
+        for (name, outputs, rank) in layers {
+            let part = Part {
+                name: name.clone(),
+                outputs: *outputs,
+                rank: *rank,
+                first,
+                slots: [None; 3],
+            };
+            first += part.height();
+            parts.push(part);
+        }
+        let matrix = if rank > 0 {
+            gpu.zeros(first * (inputs + rank), element)?
+        } else {
+            gpu.elements(first * inputs, element)?
+        };
+        Ok(Self {
+            matrix,
+            inputs,
+            rank,
+            parts,
+            scale,
+            element,
+        })
+    }
+
+    fn all(&self) -> View {
+        let rows = self.parts.iter().map(Part::height).sum();
+        self.matrix.matrix(rows, self.inputs + self.rank)
+    }
+
+    /// `[W | B]`.
+    fn wide(&self, part: usize) -> View {
+        let Part {
+            outputs, rank, first, ..
+        } = self.parts[part];
+        let rows = self.all().rows(first, outputs, self.element);
+        rows.columns(0, self.inputs + rank, self.element)
+    }
+
+    /// W, `[outputs, inputs]`.
+    pub(super) fn weight(&self, part: usize) -> View {
+        self.wide(part).columns(0, self.inputs, self.element)
+    }
+
+    /// A, `[rank, inputs]`.
+    pub(super) fn a(&self, part: usize) -> View {
+        let Part {
+            outputs, rank, first, ..
+        } = self.parts[part];
+        let rows = self.all().rows(first + outputs, rank, self.element);
+        rows.columns(0, self.inputs, self.element)
+    }
+
+    /// B, `[outputs, rank]`.
+    pub(super) fn b(&self, part: usize) -> View {
+        let rank = self.parts[part].rank;
+        self.wide(part).columns(self.inputs, rank, self.element)
+    }
+
+    /// All rows, `[W ; A]` of each part, `inputs` wide.
+    fn tall(&self) -> View {
+        self.all().columns(0, self.inputs, self.element)
+    }
+
+    /// All of the weights, `[outputs of all parts, inputs]`: for stacks without adapters.
+    pub(super) fn weights(&self) -> View {
+        debug_assert_eq!(self.rank, 0);
+        self.tall()
+    }
+
+    /// Width of rows of input for `part`: the input, and room for what goes through its adapter.
+    pub(super) fn input_width(&self, part: usize) -> usize {
+        self.inputs + self.parts[part].rank
+    }
+
+    /// Width of rows of gradients of all outputs.
+    pub(super) fn gradient_width(&self) -> usize {
+        self.parts.iter().map(Part::height).sum()
+    }
+
+    /// First column of the part's gradient among those.
+    pub(super) fn gradient_start(&self, part: usize) -> usize {
+        self.parts[part].first
+    }
+
+    /// `y = W x`, and `+ s B A x` where `adapted`. `x` has room for the adapter's inner values behind the input.
+    pub(super) fn forward(&self, gpu: &Gpu, part: usize, x: View, y: View, adapted: bool) -> Result<(), ModelError> {
+        let (element, rank) = (self.element, self.parts[part].rank);
+        let plain = x.columns(0, self.inputs, element);
+        if !adapted || rank == 0 {
+            let weight = Factor::Transposed(self.weight(part));
+            return gpu.multiply((y, element), Factor::Plain(plain), weight, element, Scale::ONE);
+        }
+        let low = x.columns(self.inputs, rank, element);
+        gpu.multiply(
+            (low, element),
+            Factor::Plain(plain),
+            Factor::Transposed(self.a(part)),
+            element,
+            Scale::times(self.scale),
+        )?;
+        let wide = Factor::Transposed(self.wide(part));
+        let x = x.columns(0, self.inputs + rank, element);
+        gpu.multiply((y, element), Factor::Plain(x), wide, element, Scale::ONE)
+    }
+
+    /// As [`Stack::forward`] without adapters, into f32.
+    pub(super) fn forward_f32(
+        &self,
+        gpu: &Gpu,
+        part: usize,
+        x: View,
+        y: View,
+        adapted: bool,
+    ) -> Result<(), ModelError> {
+        let (element, rank) = (self.element, self.parts[part].rank);
+        let adapted = adapted && rank > 0;
+        let plain = x.columns(0, self.inputs, element);
+        if adapted {
+            let low = x.columns(self.inputs, rank, element);
+            let a = Factor::Transposed(self.a(part));
+            gpu.multiply(
+                (low, element),
+                Factor::Plain(plain),
+                a,
+                element,
+                Scale::times(self.scale),
+            )?;
+        }
+        let (x, w) = if adapted {
+            (x.columns(0, self.inputs + rank, element), self.wide(part))
+        } else {
+            (plain, self.weight(part))
+        };
+        gpu.multiply(
+            (y, Element::F32),
+            Factor::Plain(x),
+            Factor::Transposed(w),
+            element,
+            Scale::ONE,
+        )
+    }
+
+    /// The adapters' inner gradients, behind each part's own in `dy`, whose first columns are the gradient of the outputs.
+    pub(super) fn backward_low(&self, gpu: &Gpu, dy: View) -> Result<(), ModelError> {
+        for (index, part) in self.parts.iter().enumerate().filter(|(_, part)| part.rank > 0) {
+            let own = dy.columns(part.first, part.outputs, self.element);
+            let low = dy.columns(part.first + part.outputs, part.rank, self.element);
+            let b = Factor::Plain(self.b(index));
+            let scale = Scale::times(self.scale);
+            gpu.multiply((low, self.element), Factor::Plain(own), b, self.element, scale)?;
+        }
+        Ok(())
+    }
+
+    /// The gradient of the input, after [`Stack::backward_low`].
+    pub(super) fn backward_input(&self, gpu: &Gpu, dy: View, dx: View) -> Result<(), ModelError> {
+        let tall = Factor::Plain(self.tall());
+        gpu.multiply((dx, self.element), Factor::Plain(dy), tall, self.element, Scale::ONE)
+    }
+
+    /// Puts values at `at`, a view into this stack.
+    pub(super) fn put(&self, gpu: &Gpu, at: View, values: &Values<'_>) -> Result<(), ModelError> {
+        put(gpu, at, self.element, values)
+    }
+
+    /// Writes the weights with the adapters added, `W + s·B·A`, at `into`, which has this stack's outputs.
+    pub(super) fn merge_into(&self, gpu: &Gpu, into: &Self) -> Result<(), ModelError> {
+        // A product of at most so many elements at a time.
+        const MOST: usize = 32 << 20;
+        for (index, part) in self.parts.iter().enumerate() {
+            let rows = (MOST / self.inputs).clamp(1, part.outputs);
+            let added = match part.rank {
+                0 => None,
+                _ => Some(gpu.elements(rows * self.inputs, Element::F32)?),
+            };
+            let mut first = 0;
+            while first < part.outputs {
+                let rows = rows.min(part.outputs - first);
+                let weight = self.weight(index).rows(first, rows, self.element);
+                let out = into.weight(index).rows(first, rows, self.element);
+                let mut address = 0;
+                if let Some(added) = &added {
+                    let b = self.b(index).rows(first, rows, self.element);
+                    let product = added.matrix(rows, self.inputs);
+                    address = product.pointer;
+                    gpu.multiply(
+                        (product, Element::F32),
+                        Factor::Plain(b),
+                        Factor::Plain(self.a(index)),
+                        self.element,
+                        Scale::times(self.scale),
+                    )?;
+                }
+                // SAFETY: all three have `rows` × `inputs` elements.
+                unsafe {
+                    gpu.launch(
+                        MERGE,
+                        self.element,
+                        [blocks(self.inputs), rows as u32, 1],
+                        256,
+                        0,
+                        &[
+                            out.into(),
+                            out.stride.into(),
+                            weight.into(),
+                            weight.stride.into(),
+                            super::gpu::Argument::Address(address),
+                            self.inputs.into(),
+                        ],
+                    )?;
+                }
+                first += rows;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Blocks of 256 threads for so many columns.
+pub(super) fn blocks(columns: usize) -> u32 {
+    columns.div_ceil(256) as u32
+}
+
+/// Where a parameter's values come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Values<'a> {
+    /// Row by row.
+    Host(&'a [f32]),
+    /// Normal with this deviation, under a seed.
+    Noise(u32, f32),
+    /// f32 values on the card.
+    Card(&'a Buffer),
+}
+
+/// Puts values at `at`.
+pub(super) fn put(gpu: &Gpu, at: View, element: Element, values: &Values<'_>) -> Result<(), ModelError> {
+    // Rows of a grid, and bytes of a copy.
+    const MOST_ROWS: usize = 32_768;
+    const MOST_VALUES: usize = 16 << 20;
+    let step = (MOST_VALUES / at.columns.max(1)).clamp(1, MOST_ROWS);
+    let mut first = 0;
+    while first < at.rows {
+        let rows = step.min(at.rows - first);
+        let part = at.rows(first, rows, element);
+        let grid = [blocks(at.columns), rows as u32, 1];
+        let range = first * at.columns..(first + rows) * at.columns;
+        let place = |from: super::gpu::Argument| -> Result<(), ModelError> {
+            // SAFETY: `from` has `rows` × `columns` values, as `part` has.
+            unsafe {
+                let arguments = [part.into(), part.stride.into(), from, part.columns.into()];
+                gpu.launch(PLACE, element, grid, 256, 0, &arguments)
+            }
+        };
+        match values {
+            Values::Host(values) => {
+                let copy = gpu.upload(&values[range])?;
+                place((&copy).into())?;
+            }
+            Values::Card(buffer) => {
+                place(super::gpu::Argument::Address(buffer.pointer() + 4 * range.start as u64))?;
+            }
+            Values::Noise(seed, deviation) => {
+                let seed = seed.wrapping_mul(0x9E37_79B9).wrapping_add(first as u32);
+                // SAFETY: within `part`.
+                unsafe {
+                    let arguments = [
+                        part.into(),
+                        part.stride.into(),
+                        part.columns.into(),
+                        seed.into(),
+                        (*deviation).into(),
+                    ];
+                    gpu.launch(NOISE, element, grid, 256, 0, &arguments)?;
+                }
+            }
+        }
+        first += rows;
+    }
+    Ok(())
+}
+
+/// A parameter that training changes: its values in f32, their gradient and moments, and where its rounded copy stands.
+#[derive(Debug)]
+pub(super) struct Trained {
+    pub(super) spec: ParameterSpec,
+    pub(super) values: Buffer,
+    pub(super) gradient: Buffer,
+    /// Whether anything was added to the gradient since it was last cleared.
+    pub(super) reached: bool,
+    pub(super) moments: Option<[Buffer; 2]>,
+    pub(super) steps: u32,
+    pub(super) copy: Option<View>,
+}
+
+impl Trained {
+    pub(super) fn shape(&self) -> (usize, usize) {
+        match self.spec.shape[..] {
+            [rows, columns] => (rows, columns),
+            _ => (1, self.spec.shape.iter().product()),
+        }
+    }
+
+    /// What its copy is in: a norm's is f32, a matrix' what the model computes in.
+    pub(super) fn element(&self, matrices: Element) -> Element {
+        match self.spec.shape.len() {
+            1 => Element::F32,
+            _ => matrices,
+        }
+    }
+
+    /// The gradient as a matrix.
+    pub(super) fn slope(&self) -> View {
+        let (rows, columns) = self.shape();
+        self.gradient.matrix(rows, columns)
+    }
+}

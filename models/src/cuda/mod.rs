@@ -1,0 +1,19 @@
+//! Language models on one NVIDIA GPU, on buffers of our own: products by cuBLASLt, all else by kernels that NVRTC compiles for the
+//! card when they are first used.
+
+mod attend;
+mod batch;
+mod check;
+mod decoder;
+mod gemm;
+mod gpu;
+mod kernels;
+mod language_model;
+mod layers;
+mod sample;
+mod timing;
+
+pub use check::{Check, check};
+pub use decoder::{CudaDecoder, CudaDecoderOptions, CudaPass, CudaTrunk};
+pub use gpu::{Element, Gpu};
+pub use timing::{Shapes, Timing, limits, time};

@@ -1,0 +1,364 @@
+//! How long the work of a training run takes on a card, on random weights of the real shapes.
+
+use std::time::Instant;
+
+use super::decoder::{CudaDecoder, CudaDecoderOptions};
+use super::gemm::{Factor, Scale};
+use super::gpu::{Buffer, Element, Gpu};
+use super::layers::{Values, put};
+use crate::plan::{Activation, DecoderPlan, Rope, RopeScaling};
+use crate::random::philox;
+use crate::sample::{Draws, Prompt};
+use crate::{AdamConfig, LoraConfig, ModelError, PackedBatch, Policy, TrainedPart};
+
+/// One timing.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// What was done.
+    pub name: String,
+    /// How often, after what warmed up.
+    pub runs: usize,
+    /// The median, in seconds.
+    pub seconds: f64,
+    /// Work in it, by unit.
+    pub work: Vec<(&'static str, f64)>,
+}
+
+/// The language models of the published runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shapes {
+    /// Gemma-2B with adapters of rank 1024.
+    Gemma2b,
+    /// Llama-3-8B with its last four blocks trained.
+    Llama8b,
+}
+
+impl Shapes {
+    /// What the model is made of.
+    pub fn plan(self) -> DecoderPlan {
+        let rope = |theta| Rope {
+            theta,
+            scaling: RopeScaling::None,
+        };
+        match self {
+            Self::Gemma2b => DecoderPlan {
+                model_type: "gemma".to_owned(),
+                vocabulary: 256_000,
+                hidden: 2048,
+                intermediate: 16_384,
+                layers: 18,
+                heads: 8,
+                kv_heads: 1,
+                head_dim: 256,
+                norm_eps: 1e-6,
+                norm_adds_one: true,
+                activation: Activation::GeluTanh,
+                embedding_scale: Some(2048_f32.sqrt()),
+                rope: rope(10_000.0),
+                tied: true,
+                attention_bias: false,
+                mlp_bias: false,
+                max_positions: 8192,
+            },
+            Self::Llama8b => DecoderPlan {
+                model_type: "llama".to_owned(),
+                vocabulary: 128_256,
+                hidden: 4096,
+                intermediate: 14_336,
+                layers: 32,
+                heads: 32,
+                kv_heads: 8,
+                head_dim: 128,
+                norm_eps: 1e-5,
+                norm_adds_one: false,
+                activation: Activation::Silu,
+                embedding_scale: None,
+                rope: rope(500_000.0),
+                tied: false,
+                attention_bias: false,
+                mlp_bias: false,
+                max_positions: 8192,
+            },
+        }
+    }
+
+    /// What the published runs train of it.
+    pub fn part(self) -> TrainedPart {
+        match self {
+            Self::Gemma2b => TrainedPart::Lora(LoraConfig {
+                rank: 1024,
+                alpha: 2048.0,
+                targets: LoraConfig::ALL_TARGETS.iter().map(|&name| name.to_owned()).collect(),
+            }),
+            Self::Llama8b => TrainedPart::LastLayers(4),
+        }
+    }
+
+    /// For lines of tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gemma2b => "gemma-2b",
+            Self::Llama8b => "llama-3-8b",
+        }
+    }
+}
+
+/// Times what the card can do at most: a large product, and a copy.
+///
+/// # Errors
+/// When something does not run.
+pub fn limits(gpu: &Gpu, report: &mut dyn FnMut(Timing)) -> Result<(), ModelError> {
+    const SIZE: usize = 8192;
+    const TIMES: usize = 20;
+    let square = || gpu.elements(SIZE * SIZE, Element::Bf16);
+    let (a, b, c) = (square()?, square()?, square()?);
+    for buffer in [&a, &b] {
+        let values = Values::Noise(3, 1.0);
+        put(gpu, buffer.matrix(SIZE, SIZE), Element::Bf16, &values)?;
+    }
+    let matrix = |buffer: &Buffer| buffer.matrix(SIZE, SIZE);
+    let seconds = median(3, || {
+        for _ in 0..TIMES {
+            let (left, right) = (Factor::Plain(matrix(&a)), Factor::Transposed(matrix(&b)));
+            gpu.multiply((matrix(&c), Element::Bf16), left, right, Element::Bf16, Scale::ONE)?;
+        }
+        gpu.wait()
+    })? / TIMES as f64;
+    report(Timing {
+        name: format!("limit: bf16 product of {SIZE}³"),
+        runs: 3 * TIMES,
+        seconds,
+        work: vec![("TFLOP/s", 2.0 * (SIZE as f64).powi(3) / seconds / 1e12)],
+    });
+    let bytes = 2 << 30;
+    let (from, to) = (gpu.bytes(bytes)?, gpu.bytes(bytes)?);
+    from.clear()?;
+    let seconds = median(3, || {
+        for _ in 0..TIMES {
+            to.copy_from(&from)?;
+        }
+        gpu.wait()
+    })? / TIMES as f64;
+    report(Timing {
+        name: "limit: copy of 2 GiB".to_owned(),
+        runs: 3 * TIMES,
+        seconds,
+        work: vec![("GB/s", 2.0 * bytes as f64 / seconds / 1e9)],
+    });
+    Ok(())
+}
+
+const PROMPT: usize = 1024;
+const RESPONSE: usize = 512;
+const PAIRS: usize = 16;
+
+/// Times sampling at each of `batches`, scoring of four users' rollouts, and training on 16 users' pairs.
+///
+/// # Errors
+/// When something does not run.
+pub fn time(gpu: &Gpu, shapes: Shapes, batches: &[usize], report: &mut dyn FnMut(Timing)) -> Result<(), ModelError> {
+    let options = CudaDecoderOptions {
+        gpu: gpu.clone(),
+        element: Element::Bf16,
+        part: shapes.part(),
+        seed: 1,
+    };
+    let start = Instant::now();
+    let mut decoder = CudaDecoder::random(shapes.plan(), &options)?;
+    gpu.wait()?;
+    report(Timing {
+        name: format!("{}: random weights", shapes.name()),
+        runs: 1,
+        seconds: start.elapsed().as_secs_f64(),
+        work: Vec::new(),
+    });
+    for &batch in batches {
+        rollouts(gpu, &mut decoder, shapes, batch, report)?;
+    }
+    decoder.forget_sampler()?;
+    scores(gpu, &mut decoder, shapes, report)?;
+    pairs(gpu, &mut decoder, shapes, report)
+}
+
+fn rollouts(
+    gpu: &Gpu,
+    decoder: &mut CudaDecoder,
+    shapes: Shapes,
+    batch: usize,
+    report: &mut dyn FnMut(Timing),
+) -> Result<(), ModelError> {
+    let prompts = sequences(batch, PROMPT, decoder.plan().vocabulary, 1);
+    let prompts: Vec<Prompt<'_>> = prompts
+        .iter()
+        .zip(0..)
+        .map(|(tokens, user)| Prompt {
+            tokens,
+            user,
+            sample: 0,
+        })
+        .collect();
+    let draws = Draws {
+        seed: 1,
+        update: 0,
+        temperature: 1.0,
+        limit: RESPONSE,
+        end_tokens: Vec::new(),
+        slots: batch,
+    };
+    // The first call compiles, captures and merges.
+    let seconds = median(1 + usize::from(batch < 256), || {
+        decoder.sample_responses(&prompts, &draws).map(drop)
+    })?;
+    report(Timing {
+        name: format!(
+            "{}: rollouts, {PROMPT} + {RESPONSE} tokens, batch {batch}",
+            shapes.name()
+        ),
+        runs: 1,
+        seconds,
+        work: vec![("tokens/s", (batch * RESPONSE) as f64 / seconds)],
+    });
+    let prefill = Draws { limit: 1, ..draws };
+    let seconds = median(2, || decoder.sample_responses(&prompts, &prefill).map(drop))?;
+    gpu.start_trace();
+    decoder.sample_responses(&prompts, &prefill)?;
+    traced(gpu, &format!("{}: prompts, batch {batch}", shapes.name()), report);
+    report(Timing {
+        name: format!("{}: prompts alone, batch {batch}", shapes.name()),
+        runs: 2,
+        seconds,
+        work: vec![("tokens/s", (batch * PROMPT) as f64 / seconds)],
+    });
+    Ok(())
+}
+
+fn scores(
+    gpu: &Gpu,
+    decoder: &mut CudaDecoder,
+    shapes: Shapes,
+    report: &mut dyn FnMut(Timing),
+) -> Result<(), ModelError> {
+    let batch = packed(4, decoder.plan().vocabulary, 2);
+    let seconds = median(3, || {
+        let trunk = decoder.trunk(&batch)?;
+        decoder.score(&batch, &trunk, Policy::Current, 1.0)?;
+        decoder.score(&batch, &trunk, Policy::Reference, 1.0)?;
+        gpu.wait()
+    })?;
+    report(Timing {
+        name: format!(
+            "{}: log-probabilities of 8 rollouts, policy and reference",
+            shapes.name()
+        ),
+        runs: 3,
+        seconds,
+        work: Vec::new(),
+    });
+    Ok(())
+}
+
+fn pairs(
+    gpu: &Gpu,
+    decoder: &mut CudaDecoder,
+    shapes: Shapes,
+    report: &mut dyn FnMut(Timing),
+) -> Result<(), ModelError> {
+    let batch = packed(1, decoder.plan().vocabulary, 3);
+    let adam = AdamConfig {
+        lr: 1e-7,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.01,
+        decoupled: true,
+    };
+    let slopes: Vec<f32> = (0..2 * RESPONSE)
+        .map(|i| if i < RESPONSE { 0.01 } else { -0.01 })
+        .collect();
+    let trunk = decoder.trunk(&batch)?;
+    let seconds = median(3, || {
+        for _ in 0..PAIRS {
+            let pass = decoder.score_tracked(&batch, &trunk, 1.0)?;
+            decoder.backward(pass, &slopes)?;
+        }
+        decoder.step(&adam, 1.0)?;
+        gpu.wait()
+    })?;
+    report(Timing {
+        name: format!(
+            "{}: one pair forward and backward, of {PAIRS} and a step",
+            shapes.name()
+        ),
+        runs: 3,
+        seconds: seconds / PAIRS as f64,
+        work: Vec::new(),
+    });
+    let seconds = median(3, || {
+        decoder.score_tracked(&batch, &trunk, 1.0)?;
+        gpu.wait()
+    })?;
+    let once = |decoder: &mut CudaDecoder| -> Result<(), ModelError> {
+        let pass = decoder.score_tracked(&batch, &trunk, 1.0)?;
+        decoder.backward(pass, &slopes)
+    };
+    gpu.start_trace();
+    once(decoder)?;
+    traced(gpu, &format!("{}: a pair", shapes.name()), report);
+    report(Timing {
+        name: format!("{}: one pair forward", shapes.name()),
+        runs: 3,
+        seconds,
+        work: Vec::new(),
+    });
+    Ok(())
+}
+
+/// Reports the operations of a trace.
+fn traced(gpu: &Gpu, of: &str, report: &mut dyn FnMut(Timing)) {
+    for (name, runs, seconds) in gpu.take_trace() {
+        report(Timing {
+            name: format!("{of}: {runs} × {name}"),
+            runs,
+            seconds,
+            work: Vec::new(),
+        });
+    }
+}
+
+/// `users` prompts with two responses each.
+fn packed(users: usize, vocabulary: usize, seed: u32) -> PackedBatch {
+    let prompts = sequences(users, PROMPT, vocabulary, seed);
+    let responses = sequences(2 * users, RESPONSE, vocabulary, seed + 1);
+    let pairs: Vec<Vec<&[u32]>> = responses
+        .chunks(2)
+        .map(|pair| pair.iter().map(Vec::as_slice).collect())
+        .collect();
+    PackedBatch::new(
+        prompts
+            .iter()
+            .zip(&pairs)
+            .map(|(prompt, pair)| (&prompt[..], &pair[..])),
+    )
+}
+
+fn sequences(count: usize, length: usize, vocabulary: usize, seed: u32) -> Vec<Vec<u32>> {
+    (0..count as u32)
+        .map(|row| {
+            (0..length as u32)
+                .map(|token| philox([row, token, seed, 0], [9, 9])[0] % vocabulary as u32)
+                .collect()
+        })
+        .collect()
+}
+
+/// The median of `runs` calls, in seconds, after one to warm up.
+fn median(runs: usize, mut call: impl FnMut() -> Result<(), ModelError>) -> Result<f64, ModelError> {
+    call()?;
+    let mut seconds = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        call()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
