@@ -55,6 +55,7 @@ fn download(folder: &Path) -> Result<()> {
         "pip",
         "download",
         "--quiet",
+        "--retries=1",
         "--no-deps",
         "--only-binary=:all:",
         "--dest",

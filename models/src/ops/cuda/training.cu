@@ -576,23 +576,25 @@ __device__ __forceinline__ void noise8(u32 (&noise)[8], i64 index, u32 step, u32
 }
 
 struct AdamW {
-    float lr, beta1, beta2, eps, decay;  // decay: the rate times the weight decay
-    float correction1, root2;            // 1 − β₁ᵗ and √(1 − β₂ᵗ)
+    float lr, beta1, beta2, eps;
+    float decay, pull;        // what values lose of themselves, and what gradients gain of them
+    float correction1, root2;  // 1 − β₁ᵗ and √(1 − β₂ᵗ)
 };
 
 __device__ __forceinline__ float adamw(const AdamW& a, float value, float gradient, float& first, float& second) {
+    gradient += a.pull * value;
     first = first * a.beta1 + gradient * (1.0f - a.beta1);
     second = second * a.beta2 + gradient * gradient * (1.0f - a.beta2);
     return value * (1.0f - a.decay) - a.lr / a.correction1 * first / (sqrtf(second) / a.root2 + a.eps);
 }
 
 // AdamW (Loshchilov & Hutter, 2019) over flat f32 values, moments and gradients; shadow: bf16 copy of the values, or null.
-// decay = lr · weight decay, correction1 = 1 − β₁ᵗ, root2 = √(1 − β₂ᵗ). Gradients are multiplied by scale and, where it is not null, by
+// decay = lr · weight decay and pull = 0; for plain Adam decay = 0 and pull = weight decay. correction1 = 1 − β₁ᵗ, root2 = √(1 − β₂ᵗ). Gradients are multiplied by scale and, where it is not null, by
 // *more_scale. All arrays are 16-byte aligned. Grid: ceil(count / 8 / block); block: 256.
 extern "C" __global__ void adamw_f32(
     float* values, float* first, float* second, const float* gradients, bf16* shadow, i64 count, float lr, float beta1, float beta2,
-    float eps, float decay, float correction1, float root2, float scale, const float* more_scale) {
-    AdamW a = {lr, beta1, beta2, eps, decay, correction1, root2};
+    float eps, float decay, float pull, float correction1, float root2, float scale, const float* more_scale) {
+    AdamW a = {lr, beta1, beta2, eps, decay, pull, correction1, root2};
     i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (more_scale) scale *= *more_scale;
     if (i + 8 <= count) {
@@ -618,8 +620,8 @@ extern "C" __global__ void adamw_f32(
 // The same with bf16 values alone, rounded by chance with noise of (seed, step, stream); stream tells arrays apart.
 extern "C" __global__ void adamw_bf16(
     bf16* values, float* first, float* second, const float* gradients, i64 count, float lr, float beta1, float beta2, float eps,
-    float decay, float correction1, float root2, float scale, const float* more_scale, u32 seed_low, u32 seed_high, u32 step, u32 stream) {
-    AdamW a = {lr, beta1, beta2, eps, decay, correction1, root2};
+    float decay, float pull, float correction1, float root2, float scale, const float* more_scale, u32 seed_low, u32 seed_high, u32 step, u32 stream) {
+    AdamW a = {lr, beta1, beta2, eps, decay, pull, correction1, root2};
     i64 index = (i64)blockIdx.x * blockDim.x + threadIdx.x, i = index * 8;
     if (i >= count) return;
     if (more_scale) scale *= *more_scale;
