@@ -33,6 +33,7 @@ pub mod exposure;
 mod log2;
 pub mod metrics;
 mod parallel;
+pub mod projection;
 mod random;
 mod ranking;
 pub mod report;

@@ -313,10 +313,7 @@ fn report() -> Files {
     };
     add(&mut files, "curves.json", &curves());
     let mut catalogue = Catalogue::default();
-    catalogue.extend(&ItemChunk {
-        first: 0,
-        items: items(),
-    });
+    items().iter().for_each(|item| catalogue.push(item));
     add(&mut files, "catalogue.json", &catalogue);
     let manifest = Manifest {
         run: "Six users & <one> fixture".into(),

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::expect;
-use super::{ItemChunk, Manifest};
+use super::{Item, Manifest};
 use crate::Error;
 
 /// `catalogue.json`: titles and popularity of all items, column by column, so that one file tells them instead of every
-/// [`ItemChunk`].
+/// [`ItemChunk`](super::ItemChunk).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalogue {
     /// The title of each item.
@@ -17,12 +17,10 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Adds the items of a file, which follows those that were added before.
-    pub fn extend(&mut self, chunk: &ItemChunk) {
-        for item in &chunk.items {
-            self.titles.push(item.title.clone());
-            self.train_interactions.push(item.train_interactions);
-        }
+    /// Adds the next item.
+    pub fn push(&mut self, item: &Item) {
+        self.titles.push(item.title.clone());
+        self.train_interactions.push(item.train_interactions);
     }
 
     /// Whether it tells of every item of the manifest.
@@ -43,7 +41,7 @@ impl Catalogue {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Chunks, Item, read_chunk, write_json};
+    use super::super::{Chunks, read_chunk, write_json};
     use super::*;
 
     #[test]
@@ -54,8 +52,8 @@ mod tests {
             ..Item::default()
         };
         let mut catalogue = Catalogue::default();
-        for (first, items) in [(0, vec![item("a", 3), item("b", 0)]), (2, vec![item("c", 1)])] {
-            catalogue.extend(&ItemChunk { first, items });
+        for item in [item("a", 3), item("b", 0), item("c", 1)] {
+            catalogue.push(&item);
         }
         let mut file = Vec::new();
         write_json(&mut file, &catalogue).unwrap();

@@ -1,4 +1,5 @@
-//! What a report keeps for those who may not read about people: metrics, ranks and top lists, items, settings and curves.
+//! What a report keeps for those who may not read about people: metrics, ranks, top lists and how often they show items,
+//! items, settings and curves.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,13 +19,14 @@ pub(super) struct Redacted {
 }
 
 impl Redacted {
-    /// Takes indexes and vectors out of the manifest, which would give texts away, and says so in it.
+    /// Takes indexes, vectors and maps out of the manifest, which would give texts away, and says so in it.
     pub(super) fn new(manifest: &mut Manifest) -> Self {
         manifest.redacted = true;
         manifest.history_index = None;
         for checkpoint in &mut manifest.checkpoints {
             checkpoint.profile_index = None;
             checkpoint.embeddings = None;
+            checkpoint.map = None;
         }
         let of_baselines = manifest
             .baselines

@@ -6,8 +6,8 @@ use std::io::Read;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eval_core::report::{
-    Checkpoint, Chunks, Embeddings, F16File, Found, Interaction, Manifest, ResultChunk, TextIndex, TextIndexFile, User,
-    UserChunk, UserResult, read_chunk, read_manifest,
+    Checkpoint, Chunks, Embeddings, F16File, Found, Interaction, Manifest, MapFiles, ResultChunk, TextIndex,
+    TextIndexFile, User, UserChunk, UserResult, read_chunk, read_manifest,
 };
 use eval_core::scores::RankedTarget;
 use flate2::read::GzDecoder;
@@ -74,6 +74,14 @@ impl Place {
         fs::write(report.join("items-0.json"), r#"{"first":0,"items":[]}"#).unwrap();
         fs::write(report.join("end/items.f16"), [0, 60]).unwrap();
         fs::write(report.join("end/profiles.f16"), [0, 60]).unwrap();
+        for name in [
+            "catalogue.json",
+            "end/exposure.json",
+            "end/map-items.xy",
+            "end/map-profiles.xy",
+        ] {
+            fs::write(report.join(name), name).unwrap();
+        }
         fs::write(report.join("words.bin"), "horror-word").unwrap();
         fs::write(report.join(".items-0.json.tmp"), "half").unwrap();
         fs::write(report.join("end/old.f16"), "of no use any more").unwrap();
@@ -132,12 +140,19 @@ fn manifest() -> Manifest {
             profiles: matrix("end/profiles.f16"),
             references: None,
         }),
+        exposure: Some("end/exposure.json".into()),
+        map: Some(MapFiles {
+            items: "end/map-items.xy".into(),
+            profiles: "end/map-profiles.xy".into(),
+            ..MapFiles::default()
+        }),
         ..Checkpoint::default()
     };
     Manifest {
         items: Chunks::in_files("items", 1, 500),
         users: Chunks::in_files("users", 1, 100),
         history_index: Some(words),
+        catalogue: Some("catalogue.json".into()),
         checkpoints: vec![checkpoint],
         ..Manifest::default()
     }
@@ -213,7 +228,11 @@ fn a_folder_holds_the_viewer_and_all_that_the_manifest_names() {
         [
             "index.html",
             "runs.json",
+            "runs/demo/catalogue.json",
+            "runs/demo/end/exposure.json",
             "runs/demo/end/items.f16",
+            "runs/demo/end/map-items.xy",
+            "runs/demo/end/map-profiles.xy",
             "runs/demo/end/profiles.f16",
             "runs/demo/end/results-0.json",
             "runs/demo/items-0.json",
@@ -345,6 +364,8 @@ fn a_redacted_bundle_holds_nothing_by_or_about_a_person() {
     assert_eq!(
         left,
         [
+            "runs/demo/catalogue.json",
+            "runs/demo/end/exposure.json",
             "runs/demo/end/results-0.json",
             "runs/demo/items-0.json",
             "runs/demo/manifest.json",

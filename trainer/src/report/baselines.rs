@@ -69,12 +69,13 @@ impl ReportWriter {
             first,
             results: results.to_vec(),
         })?;
+        let exposure = self.write_exposure(&stem, &cutoffs, &results)?;
         self.manifest.baselines.push(report::Baseline {
             name: name.to_owned(),
             metrics: table.summary(&bootstrap(self.seed)),
             ties: ranked.ties(),
             results: Some(chunks),
-            exposure: None,
+            exposure: Some(exposure),
         });
         self.baselines.push((name.to_owned(), table));
         Ok(())

@@ -3,6 +3,7 @@
 //! `RUN/report/` is readable at any time: the manifest is replaced, whole, after the files that it names are there. Ranks are
 //! those of the recorded f16 vectors, so whoever reads them ranks the same.
 
+mod aggregates;
 mod baselines;
 mod describe;
 #[cfg(test)]
@@ -13,13 +14,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use eval_core::TargetRanks;
 use eval_core::metrics::{Measure, MetricTable};
 use eval_core::report::{
     Checkpoint, Chunks, Comparison, Embeddings, F16File, Found, ItemChunk, Manifest, Model, ResultChunk, UserChunk,
     UserResult, write_json,
 };
 use eval_core::retrieval::EmbeddingStore;
+use eval_core::{Cutoff, TargetRanks};
 use models::write_atomically;
 use serde::Serialize;
 
@@ -93,6 +94,7 @@ impl ReportWriter {
         let manifest = Self::describe(config, dataset, models)?;
         let mut report = Self::open(run, config, manifest);
         report.write_data(dataset)?;
+        report.write_catalogue(dataset)?;
         report.manifest.history_index = Some(report.write_history_index(dataset)?);
         report.write_baselines(config, dataset)?;
         report.write_manifest()?;
@@ -116,6 +118,7 @@ impl ReportWriter {
         report.manifest = Manifest {
             history_index: report.manifest.history_index.take(),
             curves: report.manifest.curves.take(),
+            catalogue: report.manifest.catalogue.take(),
             baselines: std::mem::take(&mut report.manifest.baselines),
             checkpoints: std::mem::take(&mut report.manifest.checkpoints),
             ..described
@@ -215,8 +218,8 @@ impl ReportWriter {
         })
     }
 
-    /// Adds a checkpoint: its metrics, profiles, ranks and top lists, and its vectors, which stay while it is the last or the
-    /// best one. A checkpoint of the same name is replaced.
+    /// Adds a checkpoint: its metrics, profiles, ranks, top lists and how often they show each item, and its vectors with a map
+    /// of them, which stay while it is the last or the best one. A checkpoint of the same name is replaced.
     ///
     /// # Errors
     /// When a file cannot be written, or what was found is not of the report's users.
@@ -231,7 +234,9 @@ impl ReportWriter {
             results: results.to_vec(),
         })?;
         let profile_index = self.write_profile_index(&stem, evaluated)?;
+        let exposure = self.write_exposure(&stem, &cutoffs_of(evaluated.generated.1), &results)?;
         let embeddings = self.write_embeddings(&stem, evaluated.vectors)?;
+        let map = self.write_map(&stem, evaluated.vectors)?;
         let bootstrap = bootstrap(self.seed);
         let checkpoint = Checkpoint {
             name: name.to_owned(),
@@ -244,9 +249,9 @@ impl ReportWriter {
             comparisons: self.comparisons(evaluated)?,
             results: Some(chunks),
             profile_index: Some(profile_index),
-            exposure: None,
+            exposure: Some(exposure),
             embeddings: Some(embeddings),
-            map: None,
+            map: Some(map),
         };
         self.manifest.checkpoints.retain(|other| other.name != name);
         self.manifest.checkpoints.push(checkpoint);
@@ -321,7 +326,7 @@ impl ReportWriter {
         let best = best(&self.manifest.checkpoints);
         let others = self.manifest.checkpoints.iter_mut().enumerate();
         let others = others.filter(|&(place, _)| place != last && Some(place) != best);
-        others.for_each(|(_, checkpoint)| checkpoint.embeddings = None);
+        others.for_each(|(_, checkpoint)| (checkpoint.embeddings, checkpoint.map) = (None, None));
     }
 
     fn write_chunks<T, C: Serialize>(
@@ -400,6 +405,11 @@ fn results(evaluated: &Evaluated<'_>) -> Vec<UserResult> {
             reference: Some(Found::new(None, reference)),
         })
         .collect()
+}
+
+/// The cutoffs of a table's metrics.
+fn cutoffs_of(table: &MetricTable) -> Vec<Cutoff> {
+    table.metrics().iter().filter_map(|metric| metric.cutoff()).collect()
 }
 
 /// Removes the files below `folder` that are not `named`, and folders that are empty then.

@@ -2,7 +2,7 @@
 
 use eval_core::Cutoff;
 use eval_core::metrics::Metric;
-use eval_core::report::{Curves, IndexFile, read_manifest};
+use eval_core::report::{Curves, Exposure, IndexFile, Points, read_manifest};
 use eval_core::retrieval::{Query, Retriever, Similarity};
 
 use super::*;
@@ -77,7 +77,17 @@ fn kept(folder: &Path) -> Vec<bool> {
             .join(&checkpoint.name)
             .join("profiles.f16")
             .is_file();
+        let map = folder
+            .join("checkpoints")
+            .join(&checkpoint.name)
+            .join("map-profiles.xy");
         assert_eq!(there, checkpoint.embeddings.is_some(), "{}", checkpoint.name);
+        assert_eq!(
+            [there; 2],
+            [checkpoint.map.is_some(), map.is_file()],
+            "{}",
+            checkpoint.name
+        );
         there
     });
     kept.collect()
@@ -167,4 +177,39 @@ fn curves_are_those_of_the_log_when_a_checkpoint_is_added() {
     assert_eq!(curves(), Curves::of([(kl, 1, 0.25), (kl, 2, 0.5)]));
     let manifest = read_manifest(fs::File::open(folder.path().join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest.curves.as_deref(), Some("curves.json"));
+}
+
+#[test]
+fn a_checkpoint_counts_what_it_shows_and_maps_its_vectors() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path(), false);
+    add(&mut writer, 1, TO_TARGET);
+    let manifest = read_manifest(fs::File::open(folder.path().join("manifest.json")).unwrap()).unwrap();
+    let checkpoint = &manifest.checkpoints[0];
+    let exposure: Exposure = read_json(&folder.path().join(checkpoint.exposure.as_ref().unwrap())).unwrap();
+    exposure.check(&manifest, checkpoint).unwrap();
+    // Item 0 is the history. The reference profile is as near to both others, which it therefore ranks in their order.
+    assert_eq!(exposure.cutoffs, [Cutoff::new(2).unwrap()]);
+    assert_eq!(exposure.generated, [[0, 1, 1]]);
+    assert_eq!(exposure.reference, Some(vec![vec![0, 1, 1]]));
+    assert_eq!(exposure.rank_sum, [0, 1, 2]);
+    // By hand: of length 1, the items are (a, a), (1, 0) and (0, 1) with a = √½. Most of their variance, (1)² + (1)², lies along
+    // (1, −1)/√2; what is left along (1, 1)/√2, on which they are at 1, a and a.
+    let map = checkpoint.map.as_ref().unwrap();
+    let read = |file: &str, rows| {
+        Points::read(fs::File::open(folder.path().join(file)).unwrap(), rows)
+            .unwrap()
+            .points
+    };
+    let points = read(&map.items, 3);
+    let near =
+        |found: f32, expected: f64| assert!((f64::from(found) - expected).abs() < 1e-3, "{found} and {expected}");
+    let (a, mean) = (0.5f64.sqrt(), (1.0 + 2.0 * 0.5f64.sqrt()) / 3.0);
+    for (point, expected) in points.iter().zip([[0.0, 1.0 - mean], [a, a - mean], [-a, a - mean]]) {
+        // Either direction of the first axis has a largest component of the same size.
+        near(point[0].abs(), f64::abs(expected[0]));
+        near(point[1], expected[1]);
+    }
+    assert_eq!(read(&map.profiles, 1), [points[1]]);
+    assert_eq!(read(map.references.as_ref().unwrap(), 1), [points[0]]);
 }

@@ -7,7 +7,9 @@
 //! that grows is followed cheaply.
 //!
 //! A handful of browser connections need no asynchronous runtime: a thread serves each. Heads are parsed by httparse, which is
-//! hyper's parser; hyper itself would bring a runtime and nothing that is needed here.
+//! hyper's parser; hyper itself would bring a runtime and nothing that is needed here. The one kept without a runtime,
+//! tiny_http, was last released in 2022, gives no say over timeouts or the number of connections, and knows neither ranges
+//! nor codings nor tags: what is written here would be written around it as well.
 
 mod connection;
 mod content;
