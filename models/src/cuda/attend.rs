@@ -28,15 +28,15 @@ struct Tensor {
 fn tensor(dim: usize) -> Option<Tensor> {
     Some(match dim {
         64 => Tensor {
-            attend: (TENSOR_ATTEND_64, 40_960),
+            attend: (TENSOR_ATTEND_64, 49_152),
             queries: (TENSOR_QUERIES_64, 49_152),
-            keys: (TENSOR_KEYS_64, 33_280),
+            keys: (TENSOR_KEYS_64, 49_664),
             keys_threads: 128,
             token: (TOKEN_64, 49_152),
             token_threads: 128,
         },
         128 => Tensor {
-            attend: (TENSOR_ATTEND_128, 81_920),
+            attend: (TENSOR_ATTEND_128, 98_304),
             queries: (TENSOR_QUERIES_128, 98_304),
             keys: (TENSOR_KEYS_128, 66_048),
             keys_threads: 128,
