@@ -1,0 +1,383 @@
+//! The way back through a forward pass.
+
+use super::forward::{by_eight, eight, views};
+use super::{CudaDecoder, CudaPass, Norm, Saved};
+use crate::ModelError;
+use crate::cuda::attend::Attended;
+use crate::cuda::batch::Rows;
+use crate::cuda::gemm::{Factor, Scale};
+use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
+use crate::cuda::kernels::{
+    GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, NORM_WEIGHT_GRADIENT, SCORE_BACKWARD, SUM_ROWS,
+};
+use crate::cuda::layers::{Stack, Trained, blocks};
+
+impl CudaDecoder {
+    /// Adds the gradients of Σ slopes · logprobs to the sums that are kept.
+    ///
+    /// # Errors
+    /// Slopes of another number than scores, or too little memory.
+    pub fn backward(&mut self, pass: CudaPass, slopes: &[f32]) -> Result<(), ModelError> {
+        if slopes.len() != pass.scored.count {
+            let message = format!("{} slopes for {} scores", slopes.len(), pass.scored.count);
+            return Err(ModelError::Input(message));
+        }
+        if pass.version != self.version {
+            return Err(ModelError::Input(
+                "a parameter has changed since the pass whose gradients are asked for".to_owned(),
+            ));
+        }
+        let (gpu, element) = (self.gpu.clone(), self.element);
+        let (width, count) = (self.plan.hidden, pass.rows.count);
+        let slopes = gpu.upload(slopes)?;
+        let gradient = gpu.zeros(count * width, Element::F32)?;
+        let top = self.layers.last().map_or(0, |layer| layer.down.parts[0].rank);
+        let dy = gpu.zeros(count * (width + top), element)?;
+        self.head_backward(&pass, &slopes, &gradient, dy.matrix(count, width + top))?;
+        let first = self.plan.layers - pass.layers.len();
+        let mut saved = pass.layers;
+        for index in (first..self.plan.layers).rev() {
+            let Some(block) = saved.pop() else { break };
+            self.block_backward(index, &block, &pass.rows, &gradient, &dy, index == first)?;
+        }
+        Ok(())
+    }
+
+    fn head_backward(
+        &mut self,
+        pass: &CudaPass,
+        slopes: &Buffer,
+        gradient: &Buffer,
+        dy: View,
+    ) -> Result<(), ModelError> {
+        let (gpu, element, vocabulary, width) =
+            (self.gpu.clone(), self.element, self.plan.vocabulary, self.plan.hidden);
+        let (count, inverse) = (pass.scored.count, 1.0 / pass.temperature as f32);
+        let x_width = self.head.input_width(0);
+        let x = pass.x.matrix(count, x_width);
+        let dx = gpu.elements(count * width, element)?;
+        let wide = self.head.gradient_width();
+        for part in self.head_chunks(count) {
+            let rows = x.rows(part.start, part.len(), element);
+            let logits = gpu.elements(part.len() * vocabulary, Element::F32)?;
+            self.head
+                .forward_f32(&gpu, 0, rows, logits.matrix(part.len(), vocabulary), true)?;
+            let d_logits = gpu.elements(part.len() * wide, element)?;
+            let d_logits = (d_logits.matrix(part.len(), wide), d_logits);
+            let at = |buffer: &Buffer| Argument::Address(buffer.pointer() + 4 * part.start as u64);
+            // SAFETY: every buffer has `count` numbers, of which `part` are used.
+            unsafe {
+                let arguments = [
+                    d_logits.0.into(),
+                    wide.into(),
+                    (&logits).into(),
+                    at(&pass.lse),
+                    at(&pass.scored.tokens),
+                    at(slopes),
+                    vocabulary.into(),
+                    inverse.into(),
+                ];
+                let grid = [vocabulary.div_ceil(1024) as u32, part.len() as u32, 1];
+                gpu.launch(SCORE_BACKWARD, element, grid, 256, 0, &arguments)?;
+            }
+            drop(logits);
+            self.head.backward_low(&gpu, d_logits.0)?;
+            self.head.backward_input(
+                &gpu,
+                d_logits.0,
+                dx.matrix(count, width).rows(part.start, part.len(), element),
+            )?;
+            add_gradients(&gpu, element, &mut self.trained, &self.head, &[rows], d_logits.0)?;
+        }
+        let fresh = gpu.elements(count * width, Element::F32)?;
+        let slope = dx.matrix(count, width);
+        self.norm_backward(&fresh, None, slope, &pass.last, &pass.inverse, &self.norm, count, true)?;
+        norm_gradient(
+            &gpu,
+            element,
+            &mut self.trained,
+            &self.norm,
+            slope,
+            &pass.last,
+            &pass.inverse,
+            count,
+        )?;
+        // SAFETY: rows of both are `width` wide; the targets are among the tokens.
+        unsafe {
+            let arguments = [
+                gradient.into(),
+                dy.into(),
+                dy.stride.into(),
+                (&fresh).into(),
+                (&pass.scored.rows).into(),
+                (&pass.scored.order).into(),
+                (&pass.scored.starts).into(),
+                width.into(),
+            ];
+            gpu.launch(
+                SUM_ROWS,
+                element,
+                [pass.scored.row_count as u32, 1, 1],
+                256,
+                0,
+                &arguments,
+            )
+        }
+    }
+
+    /// The way back through a block: `gradient` is that of the hidden states, f32, and `dy` the same as `T` with room for an
+    /// adapter's inner gradients; both are of the block's output before, of its input afterwards.
+    fn block_backward(
+        &mut self,
+        index: usize,
+        saved: &Saved,
+        rows: &Rows,
+        gradient: &Buffer,
+        dy: &Buffer,
+        last: bool,
+    ) -> Result<(), ModelError> {
+        let (gpu, element, count) = (self.gpu.clone(), self.element, rows.count);
+        let (width, inner) = (self.plan.hidden, self.plan.intermediate);
+        let (queries, keys) = (
+            self.plan.heads * self.plan.head_dim,
+            self.plan.kv_heads * self.plan.head_dim,
+        );
+        let layer = &self.layers[index];
+        let below = if index > 0 {
+            &self.layers[index - 1].down
+        } else {
+            &layer.down
+        };
+
+        // The MLP.
+        let down = dy.matrix(count, layer.down.gradient_width());
+        layer.down.backward_low(&gpu, down)?;
+        let d_gated = gpu.elements(count * inner, element)?;
+        let d_gated = (d_gated.matrix(count, inner), d_gated);
+        layer.down.backward_input(&gpu, down, d_gated.0)?;
+        let gated = saved.gated.matrix(count, layer.down.input_width(0));
+        add_gradients(&gpu, element, &mut self.trained, &layer.down, &[gated], down)?;
+        let wide = layer.gate_up.gradient_width();
+        let d_both = gpu.elements(count * wide, element)?;
+        let d_both = (d_both.matrix(count, wide), d_both);
+        let part = |index: usize| d_both.0.columns(layer.gate_up.gradient_start(index), inner, element);
+        let both = saved.both.matrix(count, 2 * inner);
+        // SAFETY: rows are as wide as said.
+        unsafe {
+            let (d_gate, d_up) = (part(0), part(1));
+            let arguments = [
+                d_gate.into(),
+                d_gate.stride.into(),
+                d_up.into(),
+                d_up.stride.into(),
+                d_gated.0.into(),
+                inner.into(),
+                both.into(),
+                both.stride.into(),
+                inner.into(),
+                self.activation(),
+            ];
+            let (kernel, columns) = match eight(inner, &[d_gate, d_up, d_gated.0, both]) {
+                true => (GATE_BACKWARD_8, inner / 8),
+                false => (GATE_BACKWARD, inner),
+            };
+            let grid = [blocks(columns), count as u32, 1];
+            gpu.launch(kernel, element, grid, 256, 0, &arguments)?;
+        }
+        drop(d_gated.1);
+        layer.gate_up.backward_low(&gpu, d_both.0)?;
+        let dz = gpu.elements(count * width, element)?;
+        let dz = (dz.matrix(count, width), dz);
+        layer.gate_up.backward_input(&gpu, d_both.0, dz.0)?;
+        let z = views(&layer.gate_up, &saved.z, count);
+        add_gradients(&gpu, element, &mut self.trained, &layer.gate_up, &z, d_both.0)?;
+        drop(d_both.1);
+        let d_out = gpu.elements(count * layer.output.gradient_width(), element)?;
+        let d_out = (d_out.matrix(count, layer.output.gradient_width()), d_out);
+        let out = Some(d_out.0);
+        self.norm_backward(
+            gradient,
+            out,
+            dz.0,
+            &saved.hidden_mid,
+            &saved.inverse_mid,
+            &layer.mlp_norm,
+            count,
+            false,
+        )?;
+        let (hidden, inverse) = (&saved.hidden_mid, &saved.inverse_mid);
+        norm_gradient(
+            &gpu,
+            element,
+            &mut self.trained,
+            &layer.mlp_norm,
+            dz.0,
+            hidden,
+            inverse,
+            count,
+        )?;
+
+        // Attention.
+        layer.output.backward_low(&gpu, d_out.0)?;
+        let d_mixed = gpu.elements(count * queries, element)?;
+        let d_mixed = (d_mixed.matrix(count, queries), d_mixed);
+        layer.output.backward_input(&gpu, d_out.0, d_mixed.0)?;
+        let output_x = match &saved.wide {
+            Some(wide) => wide.matrix(count, layer.output.input_width(0)),
+            None => saved.mixed.matrix(count, queries),
+        };
+        add_gradients(&gpu, element, &mut self.trained, &layer.output, &[output_x], d_out.0)?;
+        let wide = layer.qkv.gradient_width();
+        let d_qkv = gpu.elements(count * wide, element)?;
+        let d_qkv = (d_qkv.matrix(count, wide), d_qkv);
+        let part = |index: usize, columns: usize| d_qkv.0.columns(layer.qkv.gradient_start(index), columns, element);
+        let parts = [part(0, queries), part(1, keys), part(2, keys)];
+        let attended = Attended {
+            qkv: saved.qkv.matrix(count, queries + 2 * keys),
+            mixed: saved.mixed.matrix(count, queries),
+            lse: &saved.lse,
+        };
+        self.attend_backward(attended, d_mixed.0, parts, rows)?;
+        let angles = self.angles(rows.longest)?;
+        self.rotate(parts[0], (&rows.positions, &angles), count, -1.0)?;
+        self.rotate(parts[1], (&rows.positions, &angles), count, -1.0)?;
+        layer.qkv.backward_low(&gpu, d_qkv.0)?;
+        let x = views(&layer.qkv, &saved.x, count);
+        add_gradients(&gpu, element, &mut self.trained, &layer.qkv, &x, d_qkv.0)?;
+        // Below the last block is nothing that is trained; the norm's own weight may be.
+        if last && layer.input_norm.slot.is_none() {
+            return Ok(());
+        }
+        let dx = dz;
+        layer.qkv.backward_input(&gpu, d_qkv.0, dx.0)?;
+        let below = dy.matrix(count, below.gradient_width());
+        let (hidden, inverse) = (&saved.hidden_in, &saved.inverse_in);
+        self.norm_backward(
+            gradient,
+            Some(below),
+            dx.0,
+            hidden,
+            inverse,
+            &layer.input_norm,
+            count,
+            false,
+        )?;
+        norm_gradient(
+            &gpu,
+            element,
+            &mut self.trained,
+            &layer.input_norm,
+            dx.0,
+            hidden,
+            inverse,
+            count,
+        )
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the kernel's own")]
+    fn norm_backward(
+        &self,
+        gradient: &Buffer,
+        out: Option<View>,
+        slope: View,
+        hidden: &Buffer,
+        inverse: &Buffer,
+        norm: &Norm,
+        count: usize,
+        fresh: bool,
+    ) -> Result<(), ModelError> {
+        let none = [Argument::Address(0), Argument::Int(0)];
+        let [place, stride] = out.map_or(none, |out| [out.into(), out.stride.into()]);
+        let offset = if self.plan.norm_adds_one { 1.0_f32 } else { 0.0 };
+        // SAFETY: all have `count` rows of the hidden width.
+        unsafe {
+            let arguments = [
+                gradient.into(),
+                place,
+                stride,
+                slope.into(),
+                slope.stride.into(),
+                hidden.into(),
+                Argument::Address(0),
+                inverse.into(),
+                (&norm.weight).into(),
+                offset.into(),
+                self.plan.hidden.into(),
+                Argument::Int(i32::from(fresh)),
+            ];
+            let places: Vec<View> = out.into_iter().chain([slope]).collect();
+            let eight = by_eight(self.plan.hidden, &places);
+            let kernel = if eight { NORM_BACKWARD_8 } else { NORM_BACKWARD };
+            self.gpu
+                .launch(kernel, self.element, [count as u32, 1, 1], 256, 0, &arguments)
+        }
+    }
+}
+
+/// Adds the gradients of a stack's parameters: `x` are the inputs of its parts (one for all without adapters), `dy` the gradients
+/// of its outputs, with those of the adapters' inner values behind each.
+fn add_gradients(
+    gpu: &Gpu,
+    element: Element,
+    trained: &mut [Trained],
+    stack: &Stack,
+    x: &[View],
+    dy: View,
+) -> Result<(), ModelError> {
+    let mut add = |slot: Option<usize>, left: View, right: View| -> Result<(), ModelError> {
+        let Some(slot) = slot else { return Ok(()) };
+        let trained = &mut trained[slot];
+        let scale = if trained.reached { Scale::ADD } else { Scale::ONE };
+        trained.reached = true;
+        let (left, right) = (Factor::Transposed(left), Factor::Plain(right));
+        gpu.multiply((trained.slope(), Element::F32), left, right, element, scale)
+    };
+    for (index, part) in stack.parts.iter().enumerate() {
+        let x = x.get(index).copied().unwrap_or(x[0]);
+        let plain = x.columns(0, stack.inputs, element);
+        let start = stack.gradient_start(index);
+        let own = dy.columns(start, part.outputs, element);
+        let [weight, a, b] = part.slots;
+        add(weight, own, plain)?;
+        if part.rank > 0 {
+            let inner = dy.columns(start + part.outputs, part.rank, element);
+            add(a, inner, plain)?;
+            add(b, own, x.columns(stack.inputs, part.rank, element))?;
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the kernel's own")]
+fn norm_gradient(
+    gpu: &Gpu,
+    element: Element,
+    trained: &mut [Trained],
+    norm: &Norm,
+    slope: View,
+    hidden: &Buffer,
+    inverse: &Buffer,
+    count: usize,
+) -> Result<(), ModelError> {
+    let Some(slot) = norm.slot else { return Ok(()) };
+    let trained = &mut trained[slot];
+    if !trained.reached {
+        trained.gradient.clear()?;
+        trained.reached = true;
+    }
+    let width = slope.columns;
+    // SAFETY: all have `count` rows of `width`.
+    unsafe {
+        let arguments = [
+            (&trained.gradient).into(),
+            slope.into(),
+            slope.stride.into(),
+            hidden.into(),
+            Argument::Address(0),
+            inverse.into(),
+            width.into(),
+            count.into(),
+        ];
+        gpu.launch(NORM_WEIGHT_GRADIENT, element, [blocks(width), 1, 1], 256, 0, &arguments)
+    }
+}

@@ -1,0 +1,572 @@
+//! The forward pass over packed tokens.
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use super::{BlockWeights, CudaDecoder, CudaPass, CudaTrunk, Keep, Layer, Norm, Saved, Stream};
+use crate::cuda::batch::{Rows, Scored};
+use crate::cuda::gemm::{Factor, Scale};
+use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE, SCORE};
+use crate::cuda::layers::{Stack, blocks};
+use crate::decoder::check_tokens;
+use crate::packed::PackedBatch;
+use crate::plan::Activation;
+use crate::{ModelError, Policy, Scores, TrainedPart};
+
+/// f32 logits of at most so many bytes at a time.
+const LOGIT_BYTES: usize = 512 << 20;
+impl CudaDecoder {
+    /// Runs the blocks that training leaves alone.
+    ///
+    /// # Errors
+    /// A token outside of the vocabulary, or too little memory.
+    pub fn trunk(&self, batch: &PackedBatch) -> Result<CudaTrunk, ModelError> {
+        check_tokens(&batch.tokens, self.plan.vocabulary, "batch")?;
+        let rows = Rows::of(&self.gpu, batch)?;
+        let stream = self.embed(&rows.tokens, rows.count)?;
+        let range = 0..self.first_trained.min(self.plan.layers);
+        // With adapters everything is trained: the trunk is the embedding.
+        let range = if matches!(self.part, TrainedPart::Lora(_)) {
+            0..0
+        } else {
+            range
+        };
+        let (stream, _) = self.blocks(&self.layers[range], &rows, stream, false, false, None)?;
+        let hidden = Arc::try_unwrap(stream.hidden).map_err(|_| kept())?;
+        Ok(CudaTrunk {
+            hidden,
+            pending: stream.pending,
+        })
+    }
+
+    /// Scores every response token of `batch` without gradients.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn score(
+        &self,
+        batch: &PackedBatch,
+        trunk: &CudaTrunk,
+        policy: Policy,
+        temperature: f64,
+    ) -> Result<Scores, ModelError> {
+        Ok(self.run(batch, trunk, policy, temperature, false)?.scores)
+    }
+
+    /// Scores under the current policy, and keeps what the way back needs.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn score_tracked(
+        &self,
+        batch: &PackedBatch,
+        trunk: &CudaTrunk,
+        temperature: f64,
+    ) -> Result<CudaPass, ModelError> {
+        self.run(batch, trunk, Policy::Current, temperature, true)
+    }
+
+    fn run(
+        &self,
+        batch: &PackedBatch,
+        trunk: &CudaTrunk,
+        policy: Policy,
+        temperature: f64,
+        track: bool,
+    ) -> Result<CudaPass, ModelError> {
+        let gpu = self.gpu.clone();
+        let (rows, scored) = (Rows::of(&gpu, batch)?, Scored::of(&gpu, batch)?);
+        let first = match self.part {
+            TrainedPart::Lora(_) => 0,
+            _ => self.first_trained,
+        };
+        let adapted = policy == Policy::Current;
+        let (layers, norm, head) = match &self.loaded {
+            Some(loaded) if !adapted => (
+                &loaded.layers[..],
+                &loaded.norm,
+                loaded.head.as_ref().unwrap_or(&self.head),
+            ),
+            _ => (&self.layers[first..], &self.norm, &self.head),
+        };
+        let copy = |buffer: &Buffer, bytes: usize| -> Result<Buffer, ModelError> {
+            let copy = gpu.bytes(bytes)?;
+            copy.copy_from(buffer)?;
+            Ok(copy)
+        };
+        let size = rows.count * self.plan.hidden;
+        let stream = Stream {
+            hidden: Arc::new(copy(&trunk.hidden, size * 4)?),
+            pending: match &trunk.pending {
+                Some(pending) => Some(copy(pending, size * self.element.bytes())?),
+                None => None,
+            },
+        };
+        let (stream, saved) = self.blocks(layers, &rows, stream, adapted, track, None)?;
+
+        let (count, width) = (scored.count, self.plan.hidden);
+        let last = gpu.elements(count * width, Element::F32)?;
+        let inverse = gpu.elements(count, Element::F32)?;
+        let x_width = head.input_width(0);
+        let x = gpu.elements(count * x_width, self.element)?;
+        let out = x.matrix(count, x_width);
+        self.add_norm(
+            &stream,
+            Some(&scored.predictors),
+            count,
+            norm,
+            Some(&last),
+            Some(&inverse),
+            &[out],
+        )?;
+        let [logprobs, entropies, lse] = [
+            gpu.elements(count, Element::F32)?,
+            gpu.elements(count, Element::F32)?,
+            gpu.elements(count, Element::F32)?,
+        ];
+        let vocabulary = self.plan.vocabulary;
+        for part in self.head_chunks(count) {
+            let logits = gpu.elements(part.len() * vocabulary, Element::F32)?;
+            let rows = out.rows(part.start, part.len(), self.element);
+            head.forward_f32(&gpu, 0, rows, logits.matrix(part.len(), vocabulary), adapted)?;
+            let at = |buffer: &Buffer| Argument::Address(buffer.pointer() + 4 * part.start as u64);
+            // SAFETY: every buffer has `count` numbers, of which `part` are used.
+            unsafe {
+                let grid = [part.len() as u32, 1, 1];
+                let arguments = [
+                    at(&logprobs),
+                    at(&entropies),
+                    at(&lse),
+                    (&logits).into(),
+                    at(&scored.tokens),
+                    vocabulary.into(),
+                    (1.0 / temperature as f32).into(),
+                ];
+                gpu.launch(SCORE, self.element, grid, 1024, 0, &arguments)?;
+            }
+        }
+        Ok(CudaPass {
+            scores: Scores {
+                logprobs: logprobs.read(0, count)?,
+                entropies: entropies.read(0, count)?,
+            },
+            rows,
+            scored,
+            temperature,
+            version: self.version,
+            layers: saved,
+            last,
+            inverse,
+            x,
+            lse,
+        })
+    }
+
+    pub(in crate::cuda) fn head_chunks(&self, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = (LOGIT_BYTES / 4 / self.plan.vocabulary).clamp(1, 4096);
+        (0..count)
+            .step_by(step)
+            .map(move |start| start..(start + step).min(count))
+    }
+
+    /// The table of rotary angles for at least so many positions.
+    pub(in crate::cuda) fn angles(&self, positions: usize) -> Result<Arc<Buffer>, ModelError> {
+        let mut kept = self.angles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((have, table)) = &*kept
+            && *have >= positions
+        {
+            return Ok(table.clone());
+        }
+        let positions = positions.next_power_of_two().max(2048);
+        let frequencies = self.plan.rope.inverse_frequencies(self.plan.head_dim);
+        let mut table = Vec::with_capacity(positions * self.plan.head_dim);
+        for position in 0..positions {
+            // The product in f32, as the published models compute it.
+            let angles = || frequencies.iter().map(|&frequency| position as f32 * frequency as f32);
+            table.extend(angles().map(f32::cos));
+            table.extend(angles().map(f32::sin));
+        }
+        let table = Arc::new(self.gpu.upload(&table)?);
+        *kept = Some((positions, table.clone()));
+        Ok(table)
+    }
+
+    /// The rows of the embedding.
+    pub(in crate::cuda) fn embed(&self, tokens: &Buffer, count: usize) -> Result<Stream, ModelError> {
+        let width = self.plan.hidden;
+        let hidden = self.gpu.elements(count * width, Element::F32)?;
+        self.embed_into(tokens, count, &hidden)?;
+        Ok(Stream {
+            hidden: Arc::new(hidden),
+            pending: None,
+        })
+    }
+
+    pub(in crate::cuda) fn embed_into(&self, tokens: &Buffer, count: usize, hidden: &Buffer) -> Result<(), ModelError> {
+        let width = self.plan.hidden;
+        let table = match &self.embedding {
+            Some(table) => table.matrix(self.plan.vocabulary, width),
+            None => self.head.weight(0),
+        };
+        let scale = self.plan.embedding_scale.unwrap_or(1.0);
+        let scale = match self.element {
+            Element::F32 => scale,
+            Element::Bf16 => half::bf16::from_f32(scale).to_f32(),
+        };
+        // SAFETY: tokens are below the vocabulary: checked where they come in, or drawn from it.
+        unsafe {
+            let arguments = [
+                hidden.into(),
+                table.into(),
+                table.stride.into(),
+                tokens.into(),
+                width.into(),
+                scale.into(),
+            ];
+            self.gpu
+                .launch(EMBED, self.element, [count as u32, 1, 1], 256, 0, &arguments)
+        }
+    }
+
+    /// Adds what is pending to the hidden states, and norms them into up to three places.
+    #[expect(clippy::too_many_arguments, reason = "the kernel's own")]
+    pub(in crate::cuda) fn add_norm(
+        &self,
+        stream: &Stream,
+        rows: Option<&Buffer>,
+        count: usize,
+        norm: &Norm,
+        hidden_out: Option<&Buffer>,
+        inverse: Option<&Buffer>,
+        outs: &[View],
+    ) -> Result<(), ModelError> {
+        let states = (stream.hidden.as_ref(), stream.pending.as_ref());
+        self.add_norm_of(states, rows, count, norm, hidden_out, inverse, outs)
+    }
+
+    /// As [`CudaDecoder::add_norm`], on hidden states and what is to be added to them.
+    #[expect(clippy::too_many_arguments, reason = "the kernel's own")]
+    pub(in crate::cuda) fn add_norm_of(
+        &self,
+        (hidden, pending): (&Buffer, Option<&Buffer>),
+        rows: Option<&Buffer>,
+        count: usize,
+        norm: &Norm,
+        hidden_out: Option<&Buffer>,
+        inverse: Option<&Buffer>,
+        outs: &[View],
+    ) -> Result<(), ModelError> {
+        let none = Argument::Address(0);
+        let optional = |buffer: Option<&Buffer>| buffer.map_or(none, Argument::from);
+        let place = |index: usize| {
+            outs.get(index)
+                .map_or([none, Argument::Int(0)], |&out| [out.into(), out.stride.into()])
+        };
+        let width = self.plan.hidden;
+        let offset = if self.plan.norm_adds_one { 1.0_f32 } else { 0.0 };
+        let mut arguments = vec![
+            hidden.into(),
+            optional(rows),
+            optional(pending),
+            width.into(),
+            optional(hidden_out),
+            (&norm.weight).into(),
+            offset.into(),
+            (self.plan.norm_eps as f32).into(),
+            width.into(),
+        ];
+        for index in 0..3 {
+            arguments.extend(place(index));
+        }
+        arguments.push(optional(inverse));
+        let kernel = if by_eight(width, outs) { ADD_NORM_8 } else { ADD_NORM };
+        // SAFETY: hidden states and what is added have rows of `width`, the outputs at least as many.
+        unsafe {
+            self.gpu
+                .launch(kernel, self.element, [count as u32, 1, 1], 256, 0, &arguments)
+        }
+    }
+
+    /// Runs blocks. With `keep` their keys and values are handed on, with `track` all that the way back needs.
+    pub(in crate::cuda) fn blocks(
+        &self,
+        layers: &[Layer],
+        rows: &Rows,
+        mut stream: Stream,
+        adapted: bool,
+        track: bool,
+        keep: Option<Keep<'_>>,
+    ) -> Result<(Stream, Vec<Saved>), ModelError> {
+        let mut saved = Vec::new();
+        for (index, layer) in layers.iter().enumerate() {
+            let (next, block) = self.block(index, layer.weights(), rows, stream, adapted, keep)?;
+            stream = next;
+            if track {
+                saved.push(block);
+            }
+        }
+        Ok((stream, saved))
+    }
+
+    pub(in crate::cuda) fn block(
+        &self,
+        index: usize,
+        layer: BlockWeights<'_>,
+        rows: &Rows,
+        stream: Stream,
+        adapted: bool,
+        keep: Option<Keep<'_>>,
+    ) -> Result<(Stream, Saved), ModelError> {
+        let (gpu, plan, element, count) = (&self.gpu, &self.plan, self.element, rows.count);
+        let (width, inner) = (plan.hidden, plan.intermediate);
+        let (queries, keys) = (plan.heads * plan.head_dim, plan.kv_heads * plan.head_dim);
+        let inverse_in = gpu.elements(count, Element::F32)?;
+        let x = self.inputs(layer.qkv, count, adapted)?;
+        let hidden_in = match &stream.pending {
+            None => {
+                self.add_norm(
+                    &stream,
+                    None,
+                    count,
+                    layer.input_norm,
+                    None,
+                    Some(&inverse_in),
+                    &views(layer.qkv, &x, count),
+                )?;
+                stream.hidden
+            }
+            Some(_) => {
+                let sum = gpu.elements(count * width, Element::F32)?;
+                let places = views(layer.qkv, &x, count);
+                self.add_norm(
+                    &stream,
+                    None,
+                    count,
+                    layer.input_norm,
+                    Some(&sum),
+                    Some(&inverse_in),
+                    &places,
+                )?;
+                Arc::new(sum)
+            }
+        };
+        let all = queries + 2 * keys;
+        let qkv = gpu.elements(count * all, element)?;
+        self.project(layer.qkv, &x, count, qkv.matrix(count, all), adapted)?;
+        let places = qkv.matrix(count, all);
+        let angles = self.angles(rows.longest)?;
+        self.rotate(
+            places.columns(0, queries + keys, element),
+            (&rows.positions, &angles),
+            count,
+            1.0,
+        )?;
+        if let Some(keep) = keep {
+            keep(index, &qkv)?;
+        }
+        let mixed = gpu.elements(count * queries, element)?;
+        let lse = gpu.elements(count * plan.heads, Element::F32)?;
+        self.attend(places, mixed.matrix(count, queries), &lse, rows)?;
+        // Room for what goes through the adapter beside it.
+        let wide = match adapted && layer.output.parts[0].rank > 0 {
+            true => Some(self.widened(mixed.matrix(count, queries), layer.output.input_width(0))?),
+            false => None,
+        };
+        let output_x = match &wide {
+            Some(wide) => wide.matrix(count, layer.output.input_width(0)),
+            None => mixed.matrix(count, queries),
+        };
+        let out = gpu.elements(count * width, element)?;
+        layer
+            .output
+            .forward(gpu, 0, output_x, out.matrix(count, width), adapted)?;
+
+        let hidden_mid = gpu.elements(count * width, Element::F32)?;
+        let inverse_mid = gpu.elements(count, Element::F32)?;
+        let z = self.inputs(layer.gate_up, count, adapted)?;
+        let stream = Stream {
+            hidden: hidden_in.clone(),
+            pending: Some(out),
+        };
+        let places = views(layer.gate_up, &z, count);
+        self.add_norm(
+            &stream,
+            None,
+            count,
+            layer.mlp_norm,
+            Some(&hidden_mid),
+            Some(&inverse_mid),
+            &places,
+        )?;
+        let both = gpu.elements(count * 2 * inner, element)?;
+        self.project(layer.gate_up, &z, count, both.matrix(count, 2 * inner), adapted)?;
+        let gated_width = layer.down.input_width(0);
+        let gated = gpu.elements(count * gated_width, element)?;
+        self.gate(both.matrix(count, 2 * inner), gated.matrix(count, gated_width), count)?;
+        let down = gpu.elements(count * width, element)?;
+        layer.down.forward(
+            gpu,
+            0,
+            gated.matrix(count, gated_width),
+            down.matrix(count, width),
+            adapted,
+        )?;
+        let hidden_mid = Arc::new(hidden_mid);
+        let stream = Stream {
+            hidden: hidden_mid.clone(),
+            pending: Some(down),
+        };
+        let saved = Saved {
+            hidden_in,
+            inverse_in,
+            x,
+            qkv,
+            mixed,
+            wide,
+            lse,
+            hidden_mid,
+            inverse_mid,
+            z,
+            both,
+            gated,
+        };
+        Ok((stream, saved))
+    }
+
+    /// Buffers for the input of each part of a stack: one for all where there are no adapters.
+    pub(in crate::cuda) fn inputs(
+        &self,
+        stack: &Stack,
+        count: usize,
+        adapted: bool,
+    ) -> Result<Vec<Buffer>, ModelError> {
+        let own = adapted && stack.parts.iter().any(|part| part.rank > 0);
+        let parts = if own { stack.parts.len() } else { 1 };
+        (0..parts)
+            .map(|part| self.gpu.elements(count * stack.input_width(part), self.element))
+            .collect()
+    }
+
+    /// A copy of `from` with rows of `width`, of which only the first columns are written.
+    pub(in crate::cuda) fn widened(&self, from: View, width: usize) -> Result<Buffer, ModelError> {
+        let wide = self.gpu.elements(from.rows * width, self.element)?;
+        // SAFETY: both have as many rows, and `width` is at least `from`'s.
+        unsafe {
+            let arguments = [
+                (&wide).into(),
+                width.into(),
+                from.into(),
+                from.stride.into(),
+                Argument::Address(0),
+                from.columns.into(),
+            ];
+            let grid = [blocks(from.columns), from.rows as u32, 1];
+            self.gpu.launch(MERGE, self.element, grid, 256, 0, &arguments)?;
+        }
+        Ok(wide)
+    }
+
+    /// Runs all parts of a stack side by side into `y`.
+    pub(in crate::cuda) fn project(
+        &self,
+        stack: &Stack,
+        x: &[Buffer],
+        count: usize,
+        y: View,
+        adapted: bool,
+    ) -> Result<(), ModelError> {
+        if x.len() == 1 && stack.parts.iter().all(|part| part.rank == 0) {
+            let x = x[0].matrix(count, stack.inputs);
+            let (x, w) = (Factor::Plain(x), Factor::Transposed(stack.weights()));
+            return self.gpu.multiply((y, self.element), x, w, self.element, Scale::ONE);
+        }
+        let mut first = 0;
+        for (index, part) in stack.parts.iter().enumerate() {
+            let buffer = x.get(index).unwrap_or(&x[0]);
+            let width = stack.input_width(if x.len() == 1 { 0 } else { index });
+            let place = y.columns(first, part.outputs, self.element);
+            stack.forward(&self.gpu, index, buffer.matrix(count, width), place, adapted)?;
+            first += part.outputs;
+        }
+        Ok(())
+    }
+
+    pub(in crate::cuda) fn rotate(
+        &self,
+        heads: View,
+        (positions, angles): (&Buffer, &Buffer),
+        count: usize,
+        sign: f32,
+    ) -> Result<(), ModelError> {
+        let dim = self.plan.head_dim;
+        // SAFETY: `heads` has whole heads; the table reaches all positions.
+        unsafe {
+            let arguments = [
+                heads.into(),
+                heads.stride.into(),
+                positions.into(),
+                angles.into(),
+                dim.into(),
+                sign.into(),
+            ];
+            let grid = [count as u32, (heads.columns / dim) as u32, 1];
+            let threads = (dim / 2).next_multiple_of(32).min(256) as u32;
+            self.gpu.launch(ROTATE, self.element, grid, threads, 0, &arguments)
+        }
+    }
+
+    pub(in crate::cuda) fn gate(&self, both: View, out: View, count: usize) -> Result<(), ModelError> {
+        let inner = self.plan.intermediate;
+        // SAFETY: `both` has rows of twice `inner`, `out` of at least `inner`.
+        unsafe {
+            let arguments = [
+                out.into(),
+                out.stride.into(),
+                both.into(),
+                both.stride.into(),
+                inner.into(),
+                self.activation(),
+            ];
+            let (kernel, columns) = match eight(inner, &[both, out]) {
+                true => (GATE_8, inner / 8),
+                false => (GATE, inner),
+            };
+            let grid = [blocks(columns), count as u32, 1];
+            self.gpu.launch(kernel, self.element, grid, 256, 0, &arguments)
+        }
+    }
+
+    pub(in crate::cuda) fn activation(&self) -> Argument {
+        Argument::Int(match self.plan.activation {
+            Activation::Silu => 0,
+            Activation::Gelu => 1,
+            Activation::GeluTanh => 2,
+        })
+    }
+}
+
+/// Whether rows of `width` can be read eight values at a time.
+pub(in crate::cuda) fn eight(width: usize, views: &[View]) -> bool {
+    let aligned = |view: &View| view.pointer.is_multiple_of(16) && view.stride.is_multiple_of(8);
+    width.is_multiple_of(8) && views.iter().all(aligned)
+}
+
+/// The same, where a block keeps a row in registers.
+pub(in crate::cuda) fn by_eight(width: usize, views: &[View]) -> bool {
+    width <= 8192 && eight(width, views)
+}
+
+fn kept() -> ModelError {
+    ModelError::Gpu {
+        what: "hidden states".to_owned(),
+        message: "are still in use".to_owned(),
+    }
+}
+
+/// The inputs of a stack's parts as matrices.
+pub(in crate::cuda) fn views(stack: &Stack, buffers: &[Buffer], count: usize) -> Vec<View> {
+    let each = buffers.iter().enumerate();
+    each.map(|(part, buffer)| buffer.matrix(count, stack.input_width(part)))
+        .collect()
+}

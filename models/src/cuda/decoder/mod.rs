@@ -1,0 +1,191 @@
+//! Gemma and Llama on one GPU, following the same plan as the burn module: forward and backward over packed tokens, on buffers of
+//! our own.
+
+mod backward;
+mod build;
+mod forward;
+mod tuned;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::cuda::batch::{Rows, Scored};
+use crate::cuda::gpu::{Buffer, Element, Gpu};
+use crate::cuda::layers::{Stack, Trained};
+use crate::plan::DecoderPlan;
+use crate::weights::ParameterSpec;
+use crate::{ModelError, Scores, TrainedPart};
+
+/// One block.
+#[derive(Debug)]
+pub(in crate::cuda) struct Layer {
+    pub(in crate::cuda) input_norm: Norm,
+    /// Queries, keys, values.
+    pub(in crate::cuda) qkv: Stack,
+    pub(in crate::cuda) output: Stack,
+    pub(in crate::cuda) mlp_norm: Norm,
+    /// Gate and up.
+    pub(in crate::cuda) gate_up: Stack,
+    pub(in crate::cuda) down: Stack,
+}
+
+/// A block's weights, wherever they stand.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cuda) struct BlockWeights<'a> {
+    pub(in crate::cuda) input_norm: &'a Norm,
+    pub(in crate::cuda) qkv: &'a Stack,
+    pub(in crate::cuda) output: &'a Stack,
+    pub(in crate::cuda) mlp_norm: &'a Norm,
+    pub(in crate::cuda) gate_up: &'a Stack,
+    pub(in crate::cuda) down: &'a Stack,
+}
+
+impl Layer {
+    fn weights(&self) -> BlockWeights<'_> {
+        BlockWeights {
+            input_norm: &self.input_norm,
+            qkv: &self.qkv,
+            output: &self.output,
+            mlp_norm: &self.mlp_norm,
+            gate_up: &self.gate_up,
+            down: &self.down,
+        }
+    }
+
+    fn stacks(&self) -> [&Stack; 4] {
+        [&self.qkv, &self.output, &self.gate_up, &self.down]
+    }
+
+    fn stacks_mut(&mut self) -> [&mut Stack; 4] {
+        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
+    }
+}
+
+/// A norm's weight, f32.
+#[derive(Debug)]
+pub(in crate::cuda) struct Norm {
+    name: String,
+    pub(in crate::cuda) weight: Buffer,
+    slot: Option<usize>,
+}
+
+/// How a decoder is put on a GPU.
+#[derive(Debug, Clone)]
+pub struct CudaDecoderOptions {
+    /// The GPU.
+    pub gpu: Gpu,
+    /// What it computes in.
+    pub element: Element,
+    /// What training will change: adapters or the last blocks.
+    pub part: TrainedPart,
+    /// Seeds the first values of a new adapter.
+    pub seed: u64,
+}
+
+/// A causal language model on one GPU.
+#[derive(Debug)]
+pub struct CudaDecoder {
+    pub(in crate::cuda) gpu: Gpu,
+    pub(in crate::cuda) element: Element,
+    pub(in crate::cuda) plan: DecoderPlan,
+    part: TrainedPart,
+    /// Where it is not the head.
+    embedding: Option<Buffer>,
+    pub(in crate::cuda) layers: Vec<Layer>,
+    pub(in crate::cuda) norm: Norm,
+    pub(in crate::cuda) head: Stack,
+    /// The trained blocks, norm and head as loaded, where they themselves are trained.
+    loaded: Option<Loaded>,
+    pub(in crate::cuda) trained: Vec<Trained>,
+    specs: Vec<ParameterSpec>,
+    first_trained: usize,
+    /// Counts changes to the parameters.
+    pub(in crate::cuda) version: u64,
+    angles: Mutex<Option<(usize, Arc<Buffer>)>>,
+    pub(in crate::cuda) sampler: Option<super::sample::Sampler>,
+    source: PathBuf,
+}
+
+/// Parameters as loaded.
+#[derive(Debug)]
+struct Loaded {
+    layers: Vec<Layer>,
+    norm: Norm,
+    head: Option<Stack>,
+}
+
+/// Hidden states below everything that training changes.
+#[derive(Debug)]
+pub struct CudaTrunk {
+    hidden: Buffer,
+    /// Still to be added to them.
+    pending: Option<Buffer>,
+}
+
+/// What a block's backward pass needs of its forward pass.
+#[derive(Debug)]
+pub(in crate::cuda) struct Saved {
+    hidden_in: Arc<Buffer>,
+    inverse_in: Buffer,
+    x: Vec<Buffer>,
+    qkv: Buffer,
+    mixed: Buffer,
+    wide: Option<Buffer>,
+    lse: Buffer,
+    hidden_mid: Arc<Buffer>,
+    inverse_mid: Buffer,
+    z: Vec<Buffer>,
+    both: Buffer,
+    gated: Buffer,
+}
+
+/// A forward pass whose gradients can be asked for.
+#[derive(Debug)]
+pub struct CudaPass {
+    /// The scores.
+    pub scores: Scores,
+    rows: Rows,
+    scored: Scored,
+    temperature: f64,
+    /// Of the parameters that it was computed with.
+    version: u64,
+    layers: Vec<Saved>,
+    /// Inputs of the final norm and the head, of the predicting rows.
+    last: Buffer,
+    inverse: Buffer,
+    x: Buffer,
+    lse: Buffer,
+}
+
+/// Where hidden states stand between blocks: a sum, and what is still to be added to it.
+pub(in crate::cuda) struct Stream {
+    pub(in crate::cuda) hidden: Arc<Buffer>,
+    pub(in crate::cuda) pending: Option<Buffer>,
+}
+
+/// What is done with keys and values of each layer, `[tokens, ·]` in one buffer with queries.
+pub(in crate::cuda) type Keep<'a> = &'a dyn Fn(usize, &Buffer) -> Result<(), ModelError>;
+
+impl CudaDecoder {
+    /// The model's description.
+    pub fn plan(&self) -> &DecoderPlan {
+        &self.plan
+    }
+
+    /// Where it was loaded from.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// What training changes.
+    pub fn part(&self) -> &TrainedPart {
+        &self.part
+    }
+
+    /// Bytes of the parameters that are computed with, adapters included.
+    pub fn parameter_bytes(&self) -> usize {
+        let stacks = self.layers.iter().flat_map(Layer::stacks).chain([&self.head]);
+        let elements = |stack: &Stack| stack.gradient_width() * stack.inputs;
+        stacks.map(elements).sum::<usize>() * self.element.bytes()
+    }
+}
