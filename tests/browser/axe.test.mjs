@@ -41,7 +41,7 @@ looked("the users' table", `${people}#/report/users`, ".rows tbody a");
 looked("the users' table with a filter that is not understood", `${people}#/report/users?filter=rank%3C`, ".rows tbody a");
 looked("the users' table with completions", `${people}#/report/users`, ".rows tbody a", async (page) => {
   await page.locator("#filter").fill("ra");
-  await page.getByRole("option").first().waitFor();
+  await page.locator(".filter li").first().waitFor();
 });
 looked("a user's page", `${people}#/report/users/3`, "p.profile");
 looked("a user's page with a difference", `${people}#/report/users/4?with=checkpoint:start`, "p.profile");

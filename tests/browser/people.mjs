@@ -105,8 +105,8 @@ const files = (stem, count, perFile) => ({
   files: Array.from({ length: Math.ceil(count / perFile) }, (_, file) => `${stem}-${file}.json`),
 });
 
-/** Writes the report with so many users into a folder. */
-export async function writePeople(folder, users) {
+/** Writes the report with so many users into a folder; `title` gives the titles of items. */
+export async function writePeople(folder, users, { title = (item) => `Title ${item}` } = {}) {
   const json = (file, value) => writeFile(join(folder, file), JSON.stringify(value));
   const everyone = Array.from({ length: users }, (_, user) => user);
   const chunked = async (chunks, field, records) => {
@@ -142,7 +142,7 @@ export async function writePeople(folder, users) {
   }
   const itemRecords = Array.from({ length: items }, (_, item) => ({
     id: `i${item}`,
-    title: `Title ${item}`,
+    title: title(item),
     text: `The text of item ${item}`,
     train_interactions: popularity(item),
   }));

@@ -16,6 +16,7 @@ use crate::keys::{Command, Keys, SHORTCUTS};
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::overview::OverviewPage;
+use crate::palette::Palette;
 use crate::theme::Theme;
 use crate::user::UserPage;
 use crate::users::UsersPage;
@@ -26,10 +27,16 @@ pub fn App() -> impl IntoView {
     let navigator = Navigator::new();
     provide_context(navigator);
     let reports = Reports::new(navigator);
+    provide_context(reports);
     let help = NodeRef::<html::Dialog>::new();
     let content = NodeRef::<html::Main>::new();
     let page = Memo::new(move |_| navigator.route().page);
-    listen_to_keys(navigator, help);
+    let theme = RwSignal::new(Theme::kept());
+    let palette = Dialog {
+        dialog: NodeRef::new(),
+        is_open: RwSignal::new(false),
+    };
+    listen_to_keys(navigator, help, palette);
     Effect::new(move |before: Option<Page>| {
         let page = page.get();
         // Who came by keyboard goes on from the new page, not from a link that is gone.
@@ -45,10 +52,11 @@ pub fn App() -> impl IntoView {
         Shown::Report(source) => (move || page_view(&page.get(), source.clone())).into_any(),
     };
     view! {
-        <Header navigator reports page help content />
+        <Header navigator reports page help content theme palette />
         <main tabindex="-1" node_ref=content>{shown}</main>
         <footer><SelfCheck /></footer>
         <Help dialog=help />
+        <Palette reports theme dialog=palette.dialog is_open=palette.is_open on_help=Callback::new(move |()| show(help)) />
     }
 }
 
@@ -71,6 +79,8 @@ fn Header(
     page: Memo<Page>,
     help: NodeRef<html::Dialog>,
     content: NodeRef<html::Main>,
+    theme: RwSignal<Theme>,
+    palette: Dialog,
 ) -> impl IntoView {
     let link = move |to: Page, is_here: fn(&Page) -> bool| {
         let label = to.title();
@@ -104,7 +114,8 @@ fn Header(
             </nav>
             <div class="tools">
                 <Live reports />
-                <ThemeChoice />
+                <ThemeChoice theme />
+                <button type="button" aria-label="Commands" title="Commands (Ctrl K)" on:click=move |_| palette.show()>"⌘"</button>
                 <button type="button" aria-label="Keys" title="Keys (?)" on:click=move |_| show(help)>"?"</button>
             </div>
         </header>
@@ -160,8 +171,7 @@ fn Live(reports: Reports) -> impl IntoView {
 }
 
 #[component]
-fn ThemeChoice() -> impl IntoView {
-    let theme = RwSignal::new(Theme::kept());
+fn ThemeChoice(theme: RwSignal<Theme>) -> impl IntoView {
     Effect::new(move |before: Option<Theme>| {
         let theme = theme.get();
         if before.is_some_and(|before| before != theme) {
@@ -170,12 +180,7 @@ fn ThemeChoice() -> impl IntoView {
         theme
     });
     let option = move |known: Theme| {
-        let label = match known {
-            Theme::System => "System",
-            Theme::Light => "Light",
-            Theme::Dark => "Dark",
-        };
-        view! { <option value=known.name() prop:selected=move || theme.get() == known>{label}</option> }
+        view! { <option value=known.name() prop:selected=move || theme.get() == known>{known.label()}</option> }
     };
     view! {
         <select aria-label="Theme" title="Theme" on:change=move |event| theme.set(Theme::named(&event_target_value(&event)))>
@@ -208,7 +213,7 @@ fn Help(dialog: NodeRef<html::Dialog>) -> impl IntoView {
     view! {
         <dialog node_ref=dialog aria-labelledby="keys">
             <h2 id="keys">"Keys"</h2>
-            <dl class="facts">{SHORTCUTS.map(entry).into_iter().collect_view()}</dl>
+            <dl class="facts">{SHORTCUTS.iter().copied().map(entry).collect_view()}</dl>
             <button type="button" on:click=close>"Close"</button>
         </dialog>
     }
@@ -247,9 +252,15 @@ fn title(route: &Route) -> String {
 }
 
 /// Shortcuts work wherever nothing is being typed.
-fn listen_to_keys(navigator: Navigator, help: NodeRef<html::Dialog>) {
+fn listen_to_keys(navigator: Navigator, help: NodeRef<html::Dialog>, palette: Dialog) {
     let keys = StoredValue::new(Keys::default());
     let listener = window_event_listener(ev::keydown, move |event| {
+        // Also while something is typed: no field has a use of its own for it.
+        if (event.ctrl_key() || event.meta_key()) && !event.alt_key() && event.key().eq_ignore_ascii_case("k") {
+            event.prevent_default();
+            palette.show();
+            return;
+        }
         if event.ctrl_key() || event.meta_key() || event.alt_key() || is_typed_into(&event) {
             return;
         }
@@ -275,6 +286,20 @@ fn is_typed_into(event: &ev::KeyboardEvent) -> bool {
         None => element
             .closest("textarea, select, [contenteditable]")
             .is_ok_and(|found| found.is_some()),
+    }
+}
+
+/// The list of commands, which is worked out whenever it opens.
+#[derive(Clone, Copy)]
+struct Dialog {
+    dialog: NodeRef<html::Dialog>,
+    is_open: RwSignal<bool>,
+}
+
+impl Dialog {
+    fn show(self) {
+        self.is_open.set(true);
+        show(self.dialog);
     }
 }
 

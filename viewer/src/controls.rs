@@ -56,7 +56,8 @@ pub fn SaveAs(
         );
     };
     let button = move |format: Format| {
-        view! { <button type="button" on:click=move |_| save(format)>{format.name()}</button> }
+        let command = format!("Save the rows as {}", format.name());
+        view! { <button type="button" data-command=command on:click=move |_| save(format)>{format.name()}</button> }
     };
     view! {
         <div class="export" role="group" aria-label="Save these rows as a file">

@@ -31,12 +31,25 @@ fn try_save(name: &str, media_type: &str, content: &str) -> Result<(), JsValue> 
     let parts = Array::new();
     parts.push(&JsValue::from_str(content));
     let url = create_url(&Blob::new(&parts, &settings)?)?;
-    let link: HtmlAnchorElement = document().create_element("a")?.dyn_into().map_err(JsValue::from)?;
-    link.set_href(&url);
-    link.set_download(name);
-    link.click();
+    click(&url, name)?;
     // The click has begun the download, which holds on to the content by itself.
     forget_url(&url);
+    Ok(())
+}
+
+/// Has the browser save what lies at `url`, as a file named after `stem`.
+///
+/// # Errors
+/// What the browser says.
+pub fn save_from(url: &str, stem: &str, extension: &str) -> Result<(), JsValue> {
+    click(url, &file_name(stem, extension))
+}
+
+fn click(url: &str, name: &str) -> Result<(), JsValue> {
+    let link: HtmlAnchorElement = document().create_element("a")?.dyn_into().map_err(JsValue::from)?;
+    link.set_href(url);
+    link.set_download(name);
+    link.click();
     Ok(())
 }
 

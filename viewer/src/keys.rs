@@ -15,11 +15,14 @@ pub enum Command {
 }
 
 /// Shortcuts of every page and what they do, for the help.
-pub const SHORTCUTS: [(&str, &str); 5] = [
+pub const SHORTCUTS: &[(&str, &str)] = &[
     ("g o", "go to the overview"),
     ("g u", "go to the users"),
     ("g i", "go to the items"),
+    ("Ctrl K or ⌘ K", "find a page, user, item or command"),
     ("← →", "in a chart: go from point to point"),
+    ("+ −", "in a chart: look closer at the point, or from further away"),
+    ("0", "in a chart: show all of it"),
     ("?", "show this list"),
 ];
 

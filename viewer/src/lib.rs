@@ -15,6 +15,7 @@ pub mod keys;
 pub mod load;
 pub mod navigate;
 pub mod overview;
+pub mod palette;
 pub mod reading;
 pub mod runs;
 pub mod table;

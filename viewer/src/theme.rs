@@ -28,6 +28,15 @@ impl Theme {
         }
     }
 
+    /// What the reader calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::System => "System",
+            Self::Light => "Light",
+            Self::Dark => "Dark",
+        }
+    }
+
     /// The theme of that name; the system's for any other.
     pub fn named(name: &str) -> Self {
         let found = Self::ALL.into_iter().find(|theme| theme.name() == name);

@@ -1,6 +1,8 @@
 //! Groups of bars, one bar a series.
 
-use super::{BOTTOM, Drawing, LEFT, Mark, RIGHT, Reading, Scale, Size, value_axis};
+use std::sync::Arc;
+
+use super::{AnyDrawing, BOTTOM, Drawing, LEFT, Mark, RIGHT, Reading, Scale, Size, Zoom, value_axis};
 
 /// A series of bars.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +108,20 @@ impl Drawing for BarChart {
                 .map_or_else(String::new, |(_, said)| said.clone()),
         };
         self.series.iter().map(reading).collect()
+    }
+
+    fn part(&self, Zoom { first, last }: Zoom) -> Option<AnyDrawing> {
+        let series = self.series.iter().map(|bars| {
+            Some(Bars {
+                heights: bars.heights.get(first..=last)?.to_vec(),
+                ..bars.clone()
+            })
+        });
+        Some(Arc::new(Self {
+            x_name: self.x_name.clone(),
+            groups: self.groups.get(first..=last)?.to_vec(),
+            series: series.collect::<Option<_>>()?,
+        }))
     }
 }
 

@@ -1,6 +1,10 @@
 //! Lines over a common horizontal axis, with bands of uncertainty.
 
-use super::{BOTTOM, Drawing, LEFT, Mark, RIGHT, Reading, Scale, Size, TOP, tick_label, ticks, value_axis};
+use std::sync::Arc;
+
+use super::{
+    AnyDrawing, BOTTOM, Drawing, LEFT, Mark, RIGHT, Reading, Scale, Size, TOP, Zoom, tick_label, ticks, value_axis,
+};
 
 /// A point of a line.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -190,6 +194,15 @@ impl Drawing for LineChart {
         };
         self.lines.iter().map(reading).collect()
     }
+
+    fn part(&self, zoom: Zoom) -> Option<AnyDrawing> {
+        let [first, last] = [self.xs.get(zoom.first)?, self.xs.get(zoom.last)?];
+        let mut lines = self.lines.clone();
+        for line in &mut lines {
+            line.points.retain(|point| (first..=last).contains(&&point.x));
+        }
+        Some(Arc::new(Self::new(&self.x_name, lines, self.format)))
+    }
 }
 
 /// The range of values with a little air; of one value, air around it; of none, 0 to 1.
@@ -310,6 +323,18 @@ mod tests {
         let empty = LineChart::new("update", Vec::new(), |value| value.to_string());
         assert_eq!(empty.places(), 0);
         assert!(empty.pointer(SIZE, 0).is_empty() && !empty.marks(SIZE).is_empty());
+    }
+
+    #[test]
+    fn a_part_has_the_points_of_its_range_and_a_scale_of_its_own() {
+        let chart = chart();
+        let part = Zoom::between(1, 2)
+            .and_then(|zoom| chart.part(zoom))
+            .expect("lines have parts");
+        assert_eq!((part.places(), part.name_of(0)), (2, "update 41".to_owned()));
+        assert_eq!(part.readings(1)[1].value, "0.3000");
+        let beyond = Zoom { first: 1, last: 3 };
+        assert!(chart.part(beyond).is_none());
     }
 
     #[test]

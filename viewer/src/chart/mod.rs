@@ -9,13 +9,17 @@ mod bars;
 mod frame;
 mod lines;
 mod mark;
+mod picture;
 mod scale;
+mod zoom;
 
 pub use bars::{BarChart, Bars};
 pub(crate) use frame::Chart;
 pub use lines::{Line, LineChart, Point};
 pub use mark::Mark;
+pub use picture::Picture;
 pub use scale::{Scale, number, tick_label, ticks};
+pub use zoom::Zoom;
 
 use std::sync::Arc;
 
@@ -61,6 +65,10 @@ pub trait Drawing: Send + Sync {
     fn name_of(&self, place: usize) -> String;
     /// The values at a point.
     fn readings(&self, place: usize) -> Vec<Reading>;
+    /// The same of some points, which are places of this drawing; `None` where parts cannot be shown.
+    fn part(&self, _zoom: Zoom) -> Option<AnyDrawing> {
+        None
+    }
 }
 
 /// Something to draw, shared.
