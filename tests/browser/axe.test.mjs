@@ -18,7 +18,7 @@ before(async () => {
   const lacking = join(stage.folder, "lacking");
   await copyOfFixture(lacking);
   const { checkpoints } = JSON.parse(await readFile(join(lacking, "manifest.json"), "utf8"));
-  await rm(join(lacking, checkpoints[0].results.files[0]));
+  for (const { results } of checkpoints) await rm(join(lacking, results.files[0]));
   await mkdir(join(stage.folder, "broken"));
   await writeFile(join(stage.folder, "broken/manifest.json"), "{");
 });
@@ -56,7 +56,7 @@ looked("a report that is not there", "/?report=made/none/", ".problem");
 looked("a report that is broken", "/?report=made/broken/", ".problem");
 
 test("the first stop of the Tab key skips the header", async () => {
-  const { page, close } = await stage.open(report);
+  const { page, close } = await stage.open(report, { reducedMotion: "reduce" });
   await page.locator(".chart").first().waitFor();
   await page.evaluate(() => document.activeElement?.blur());
   await page.keyboard.press("Tab");

@@ -30,7 +30,7 @@ const options = (page) => page.locator("#commands [role=option]");
 
 test("a page and a user are reached by keyboard, also while something is typed", async () => {
   const { page, problems, close } = await stage.open(people);
-  await page.locator(".chart").first().waitFor();
+  await page.locator("main section").first().waitFor();
   await (await open(page)).fill("usr");
   await page.keyboard.press("Enter");
   await page.locator("#filter").focus();
@@ -96,7 +96,7 @@ test("what a page can save is a command", async () => {
 
 test("titles with markup, marks of direction and no end are shown as they are", async () => {
   const { page, problems, close } = await stage.open(people);
-  await page.locator(".chart").first().waitFor();
+  await page.locator("main section").first().waitFor();
   const field = await open(page);
   await field.fill("أفلام");
   if (await page.evaluate(() => [...document.querySelectorAll("nav a")].some((link) => link.textContent === "Items"))) {

@@ -40,20 +40,23 @@ pub fn build(layout: &Layout) -> Result<()> {
         fs::remove_dir_all(&layout.site).with_context(|| format!("cannot remove {}", layout.site.display()))?;
     }
     copy_files(&layout.root.join("assets/viewer"), &layout.site)?;
-    run(command(bindgen)
-        .args([
-            "--target",
-            "web",
-            "--no-typescript",
-            "--remove-name-section",
-            "--remove-producers-section",
-            "--out-dir",
-        ])
+    let optimizer = wasm::set_up_optimizer(layout)
+        .inspect_err(|error| {
+            eprintln!("{error:#}; the viewer works without wasm-opt, but is larger than it needs to be")
+        })
+        .ok();
+    let mut bind = command(bindgen);
+    bind.args(["--target", "web", "--no-typescript", "--remove-producers-section"]);
+    if optimizer.is_none() {
+        bind.arg("--remove-name-section");
+    }
+    run(bind
+        .arg("--out-dir")
         .arg(&layout.site)
         .arg(wasm::module(layout, "viewer")))?;
     let module = layout.site.join("viewer_bg.wasm");
-    if let Err(error) = wasm::optimize(layout, &module) {
-        eprintln!("{error:#}; the viewer works as it is, but is larger than it needs to be");
+    if let Some(optimizer) = optimizer {
+        wasm::optimize(&optimizer, &module)?;
     }
     let bytes = module
         .metadata()

@@ -18,9 +18,10 @@ const PACKAGES: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web
 /// The profile of what runs in a browser, see the root `Cargo.toml`.
 pub const PROFILE: &str = "web";
 
-/// What `wasm-opt` is told: what the module may use, and to make it small. A function that is called once is put into its
-/// caller only when it is tiny: without that limit the module is smaller, but it packs worse by 15 %.
-const OPTIMIZER: [&str; 11] = [
+/// What `wasm-opt` is told: what the module may use, and to make it small when packed, which is not the same as small. A function
+/// that is called once is put into its caller only when it is tiny, or the module packs worse by 15 %; and functions of like
+/// names, which are copies of one for several types, stand beside each other.
+const OPTIMIZER: [&str; 14] = [
     "--enable-simd",
     "--enable-bulk-memory",
     "--enable-bulk-memory-opt",
@@ -29,9 +30,12 @@ const OPTIMIZER: [&str; 11] = [
     "--enable-nontrapping-float-to-int",
     "--enable-reference-types",
     "--enable-multivalue",
+    "--one-caller-inline-max-function-size=10",
+    "--skip-pass=local-cse",
     "-Oz",
-    "--one-caller-inline-max-function-size",
-    "5",
+    "--reorder-functions-by-name",
+    "--strip-debug",
+    "-o",
 ];
 
 /// Which toolchain builds for wasm32.
@@ -140,16 +144,10 @@ pub fn set_up_optimizer(layout: &Layout) -> Result<PathBuf> {
     Ok(folder.join("node_modules/binaryen/bin/wasm-opt"))
 }
 
-/// Makes a module smaller, in place.
-pub fn optimize(layout: &Layout, module: &Path) -> Result<()> {
-    let optimizer = set_up_optimizer(layout)?;
+/// Makes a module, which still has the functions' names, smaller, in place, and takes the names out.
+pub fn optimize(optimizer: &Path, module: &Path) -> Result<()> {
     let smaller = module.with_extension("smaller");
-    run(command("node")
-        .arg(optimizer)
-        .args(OPTIMIZER)
-        .arg(module)
-        .arg("-o")
-        .arg(&smaller))?;
+    run(command("node").arg(optimizer).arg(module).args(OPTIMIZER).arg(&smaller))?;
     std::fs::rename(&smaller, module).with_context(|| format!("cannot replace {}", module.display()))
 }
 
