@@ -1,19 +1,52 @@
-// How long the users' table takes with 20,000 users: `node speed.mjs`, with the variables of stage.mjs. Prints JSON; times are
+// How long the viewer takes with 20,000 users: `node speed.mjs`, with the variables of stage.mjs. Prints JSON; times are
 // in milliseconds. A sort or filter is timed from the event to the end of the task that changes the rows, painting left out.
+//
+// LANGPTUNE_LARGE_REPORT    a report of `cargo xtask large-report`; without it, people who have nothing but ranks
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writePeople } from "./people.mjs";
 import { setStage } from "./stage.mjs";
 
+const { LANGPTUNE_LARGE_REPORT: large } = process.env;
 const users = 20_000;
-const stage = await setStage();
+const stage = await setStage(async (folder) => ({ "/large/": large ?? folder }));
+
+/** Opens the overview: when its heading and when its last chart is there, and what the page and its module hold in memory. */
+async function overview(address) {
+  const context = await stage.browser.newContext({ viewport: { width: 1280, height: 800 } });
+  const page = await context.newPage();
+  await page.addInitScript(() => {
+    const seen = {};
+    const look = () => {
+      if (seen.heading === undefined && document.querySelector("#run")) seen.heading = performance.now();
+      if (document.querySelector("main svg")) seen.charts = performance.now();
+    };
+    // The last change that finds charts, for as long as the page goes on changing.
+    new MutationObserver(look).observe(document, { childList: true, subtree: true });
+    window.seen = seen;
+  });
+  await page.goto(`${stage.host.address}${address}`);
+  await page.locator("main svg").first().waitFor();
+  await page.waitForLoadState("networkidle");
+  const seen = await page.evaluate(() => window.seen);
+  await context.close();
+  return { first_content: seen.heading, overview_complete: seen.charts };
+}
+
 try {
-  const folder = join(stage.folder, "many");
-  await mkdir(folder);
-  await writePeople(folder, users);
+  let address = "/?report=made/many/";
+  if (large) {
+    address = "/?report=large/";
+  } else {
+    const folder = join(stage.folder, "many");
+    await mkdir(folder);
+    await writePeople(folder, users);
+  }
+  const overviews = [];
+  for (let run = 0; run < 5; run++) overviews.push(await overview(`${address}#/report`));
   const began = Date.now();
-  const { page, problems, close } = await stage.open("/?report=made/many/#/report/users");
+  const { page, problems, close } = await stage.open(`${address}#/report/users`);
   await page.locator(".rows tbody a").first().waitFor();
   await page.locator(".status progress").waitFor({ state: "detached", timeout: 120_000 });
   const loaded = Date.now() - began;
@@ -66,7 +99,13 @@ try {
   const start = Date.now();
   await page.evaluate(() => (location.hash = "#/report/users/12345"));
   await page.locator("p.profile").waitFor();
-  console.log(JSON.stringify({ users, loaded, ...measured, open_user: Date.now() - start, problems }));
+  const open_user = Date.now() - start;
+  const session = await page.context().newCDPSession(page);
+  await session.send("HeapProfiler.collectGarbage");
+  // The module's memory is an array buffer, which the script engine's heap does not count.
+  const { usedSize, backingStorageSize } = await session.send("Runtime.getHeapUsage");
+  const memory_mb = Math.round((usedSize + (backingStorageSize ?? 0)) / 1e6);
+  console.log(JSON.stringify({ users, overviews, loaded, ...measured, open_user, memory_mb, problems }));
   await close();
 } finally {
   await stage.close();

@@ -3,6 +3,7 @@
 mod bundle;
 mod checks;
 mod demo;
+mod large_report;
 mod layout;
 mod process;
 mod site;
@@ -41,6 +42,28 @@ enum Task {
     /// Build langptune with the viewer inside, as it is given away; prints the program.
     #[command(after_help = "Example:\n  \"$(cargo xtask bundle)\" view demo/run")]
     Bundle,
+    /// Write a made-up report as large as the viewer must bear, to try and to time the viewer on it.
+    #[command(after_help = "Example:\n  cargo xtask large-report --out large")]
+    LargeReport(LargeReportArgs),
+}
+
+#[derive(Debug, Args)]
+struct LargeReportArgs {
+    /// Folder for the report.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number of users.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    users: usize,
+    /// Number of items.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    items: usize,
+    /// Number of checkpoints, of which the last two keep their vectors.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    checkpoints: usize,
+    /// Values of a vector.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    dims: usize,
 }
 
 #[derive(Debug, Args)]
@@ -81,5 +104,15 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Setup => checks::set_up(&layout),
         Task::Viewer => site::print_built(&layout),
         Task::Bundle => bundle::print_built(&layout),
+        Task::LargeReport(arguments) => {
+            let LargeReportArgs {
+                out,
+                users,
+                items,
+                checkpoints,
+                dims,
+            } = arguments;
+            large_report::write(&layout, &out, [users, items, checkpoints, dims])
+        }
     }
 }
