@@ -103,6 +103,36 @@ fn check_totals(update: &Value) {
     assert_eq!(update["losses"].as_array().unwrap().len(), 4);
 }
 
+/// Users that go through the model together give what they give one by one, but for the last bits.
+#[test]
+fn the_size_of_a_micro_batch_changes_no_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    // Three of four users together, then the fourth; and each alone.
+    let run = |name: &str, together: &str, steps: &str| {
+        let (output, trace) = (folder.path().join(name), folder.path().join(format!("{name}.jsonl")));
+        let more = [
+            ("--per_device_train_batch_size", together),
+            ("--gradient_accumulation_steps", steps),
+            ("--loss-reduction", "mean"),
+            ("--lora_rank", "4"),
+            ("--lora_alpha", "8"),
+            ("--trace", text(&trace)),
+        ];
+        let (done, text) = train(&dataset, &output, &more);
+        assert!(done, "{text}");
+        lines(&trace)
+    };
+    let (apart, together) = (run("apart", "1", "6"), run("together", "3", "2"));
+    assert_eq!(apart.len(), 2);
+    for (one, other) in apart.iter().zip(&together) {
+        assert_eq!(one["users"], other["users"]);
+        for (a, b) in numbers(&one["losses"]).iter().zip(numbers(&other["losses"])) {
+            assert!((a - b).abs() < 1e-5 * a.abs().max(1.0), "{a} {b}");
+        }
+    }
+}
+
 #[test]
 fn a_run_repeated_is_the_same_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();

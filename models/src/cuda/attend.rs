@@ -25,7 +25,9 @@ struct Tensor {
     token_threads: u32,
 }
 
-fn tensor(dim: usize) -> Option<Tensor> {
+fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
+    // The kernel of keys is compiled with one stage less for cards that have not the room.
+    const KEYS_256: (u32, u32) = (131_584, 98_560);
     Some(match dim {
         64 => Tensor {
             attend: (TENSOR_ATTEND_64, 49_152),
@@ -46,7 +48,14 @@ fn tensor(dim: usize) -> Option<Tensor> {
         256 => Tensor {
             attend: (TENSOR_ATTEND_256, 98_304),
             queries: (TENSOR_QUERIES_256, 98_304),
-            keys: (TENSOR_KEYS_256, 131_584),
+            keys: (
+                TENSOR_KEYS_256,
+                if shared_memory < KEYS_256.0 {
+                    KEYS_256.1
+                } else {
+                    KEYS_256.0
+                },
+            ),
             keys_threads: 256,
             token: (TOKEN_256, 98_304),
             token_threads: 64,
@@ -99,7 +108,8 @@ impl CudaDecoder {
     fn tensor(&self, views: &[View]) -> Option<Tensor> {
         let aligned = |view: &View| view.pointer.is_multiple_of(16) && view.stride.is_multiple_of(8);
         let fits = self.element == Element::Bf16 && views.iter().all(aligned);
-        fits.then(|| tensor(self.plan.head_dim)).flatten()
+        fits.then(|| tensor(self.plan.head_dim, self.gpu.shared_memory()))
+            .flatten()
     }
 
     /// `mixed` = attention of `qkv`, and the logarithms of the softmax' denominators.

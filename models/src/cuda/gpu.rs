@@ -48,6 +48,8 @@ struct Inner {
     /// Compute capability, as in `sm_90`.
     capability: (i32, i32),
     multiprocessors: u32,
+    /// Bytes of shared memory that a block can ask for.
+    shared_memory: u32,
     kernels: Mutex<HashMap<(Kernel, Element), sys::CUfunction>>,
     handle: lts::cublasLtHandle_t,
     workspace: sys::CUdeviceptr,
@@ -129,6 +131,7 @@ impl Gpu {
             });
         }
         let multiprocessors = attribute(Of::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
+        let shared_memory = attribute(Of::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32;
         let name = context.name().map_err(&open)?;
         context.bind_to_thread().map_err(&open)?;
         // SAFETY: the context is current; the pool is the device's own.
@@ -155,6 +158,7 @@ impl Gpu {
             name,
             capability,
             multiprocessors,
+            shared_memory,
             kernels: Mutex::default(),
             handle,
             workspace,
@@ -176,6 +180,11 @@ impl Gpu {
     /// Number of multiprocessors.
     pub(super) fn multiprocessors(&self) -> u32 {
         self.0.multiprocessors
+    }
+
+    /// Bytes of shared memory that a block can ask for.
+    pub(super) fn shared_memory(&self) -> u32 {
+        self.0.shared_memory
     }
 
     /// Bytes that are free, and all.

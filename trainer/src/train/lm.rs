@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use eval_core::TargetRanks;
 use eval_core::retrieval::Retriever;
-use models::{PackedBatch, Policy, Scores, TrackedScores, Trunk};
+use models::{PackedBatch, Policy, Scores, Trunk};
 
-use super::loss::{Pair, PairLoss, pair_loss};
+use super::loss::{Pair, pair_loss};
 use super::trace::{TracedResponse, TracedUpdate, TracedUser};
 use super::{Trainer, item_texts, query, requests, share};
 use crate::TrainError;
@@ -35,8 +35,8 @@ mod diagnostics {
 struct Rollout {
     user: u32,
     profiles: [Profile; GENERATIONS],
-    batch: PackedBatch,
-    trunk: Trunk,
+    /// Where each response's tokens stand among the user's.
+    responses: [Range<usize>; GENERATIONS],
     old: Scores,
     reference: Scores,
     ranks: [TargetRanks; GENERATIONS],
@@ -45,22 +45,14 @@ struct Rollout {
 }
 
 impl Rollout {
-    fn sums(&self, scores: &Scores) -> [f64; GENERATIONS] {
-        let sum = |range: &Range<usize>| scores.logprobs[range.clone()].iter().map(|&x| f64::from(x)).sum();
-        let ranges = self.batch.responses();
-        [sum(&ranges[0]), sum(&ranges[1])]
-    }
-
-    /// Slopes of `weight` times `loss` in the log-probability of each token.
-    fn slopes(&self, loss: &PairLoss, weight: f64) -> Vec<f32> {
-        let ranges = self.batch.responses();
-        let mut slopes = vec![0.0; self.old.logprobs.len()];
-        loss.spread(weight, [&ranges[0], &ranges[1]], &mut slopes);
-        slopes
+    /// Sums of each response's `logprobs`, which are of the user's tokens.
+    fn sums(&self, logprobs: &[f32]) -> [f64; GENERATIONS] {
+        let sum = |range: &Range<usize>| logprobs[range.clone()].iter().map(|&x| f64::from(x)).sum();
+        self.responses.each_ref().map(sum)
     }
 
     fn traced(&self, index: usize) -> TracedResponse {
-        let range = self.batch.responses()[index].clone();
+        let range = self.responses[index].clone();
         TracedResponse {
             tokens: self.profiles[index].response.tokens.clone(),
             logprobs: self.old.logprobs[range.clone()].to_vec(),
@@ -68,6 +60,31 @@ impl Rollout {
             reward: self.rewards[index],
             total_reward: self.totals[index],
         }
+    }
+}
+
+/// Users whose rollouts go through the model together: the same in every epoch and for π_old.
+#[derive(Debug)]
+struct Together {
+    users: Range<usize>,
+    /// Each user's tokens among those that are scored.
+    tokens: Vec<Range<usize>>,
+    batch: PackedBatch,
+    trunk: Trunk,
+}
+
+/// An update's rollouts.
+#[derive(Debug, Default)]
+struct Rollouts {
+    users: Vec<Rollout>,
+    passes: Vec<Together>,
+}
+
+/// The part of `scores` at `range`.
+fn part(scores: &Scores, range: &Range<usize>) -> Scores {
+    Scores {
+        logprobs: scores.logprobs[range.clone()].to_vec(),
+        entropies: scores.entropies[range.clone()].to_vec(),
     }
 }
 
@@ -116,22 +133,23 @@ impl Trainer {
         let taken = lm.order.taken();
         let users = lm.order.next_batch();
         let mut rollouts = match self.roll_out(&users, retriever) {
-            Err(TrainError::Interrupted) => Vec::new(),
+            Err(TrainError::Interrupted) => Rollouts::default(),
             rollouts => rollouts?,
         };
         // Where one rank is interrupted, all are.
-        if share::any(self.comm.as_mut(), rollouts.is_empty())? {
+        if share::any(self.comm.as_mut(), rollouts.users.is_empty())? {
             // The update has not been: its users come again when the run is gone on with.
             if let Some(lm) = &mut self.lm {
                 lm.order.go_to(taken);
             }
             return Err(TrainError::Interrupted);
         }
-        self.score_totals(&mut rollouts)?;
+        self.score_totals(&mut rollouts.users)?;
         let mut epochs = Vec::with_capacity(self.config.rl.noptepochs);
         for epoch in 0..self.config.rl.noptepochs {
             epochs.push(self.epoch(&rollouts, epoch)?);
         }
+        let rollouts = rollouts.users;
         self.log_update(&rollouts, &epochs)?;
         let written = rollouts.iter().flat_map(|rollout| &rollout.profiles);
         let tokens = written.clone().map(|profile| profile.response.tokens.len()).sum();
@@ -139,9 +157,11 @@ impl Trainer {
     }
 
     /// Samples, embeds, ranks and scores.
-    fn roll_out(&mut self, users: &[u32], retriever: &Retriever) -> Result<Vec<Rollout>, TrainError> {
+    fn roll_out(&mut self, users: &[u32], retriever: &Retriever) -> Result<Rollouts, TrainError> {
         let train = &self.dataset.train;
-        let Some(lm) = &mut self.lm else { return Ok(Vec::new()) };
+        let Some(lm) = &mut self.lm else {
+            return Ok(Rollouts::default());
+        };
         let wanted: Vec<_> = users
             .iter()
             .flat_map(|&user| requests(&train[user as usize], user, GENERATIONS as u32))
@@ -184,32 +204,72 @@ impl Trainer {
                 let tokens = profiles[index].tokens.len();
                 profile_reward(rl.reward_type, &ranks[index], tokens, limit, rl.penalty_reward_value)
             });
-            let prompt = train[user as usize].prompt_tokens.as_slice();
-            let responses = profiles.each_ref().map(|profile| profile.response.tokens.as_slice());
-            let batch = PackedBatch::new([(prompt, &responses[..])]);
-            let trunk = lm.model.trunk(&batch)?;
-            let old = lm.model.score(&batch, &trunk, Policy::Current, rl.temperature)?;
-            let reference = lm.model.score(&batch, &trunk, Policy::Reference, rl.temperature)?;
             rollouts.push(Rollout {
                 user,
                 profiles,
-                batch,
-                trunk,
-                old,
-                reference,
+                responses: [0..0, 0..0],
+                old: Scores::default(),
+                reference: Scores::default(),
                 ranks,
                 rewards,
                 totals: [0.0; 2],
             });
         }
-        Ok(rollouts)
+        self.score_rollouts(rollouts)
+    }
+
+    /// Packs rollouts, as many users together as a micro-batch has, and scores them under both policies.
+    fn score_rollouts(&self, mut users: Vec<Rollout>) -> Result<Rollouts, TrainError> {
+        let Some(lm) = &self.lm else {
+            return Ok(Rollouts::default());
+        };
+        let temperature = self.config.rl.temperature;
+        let together = self.config.lm.per_device_train_batch_size.max(1);
+        let mut passes = Vec::with_capacity(users.len().div_ceil(together));
+        let mut first = 0;
+        for users in users.chunks_mut(together) {
+            let texts: Vec<_> = users.iter().map(|rollout| self.texts(rollout)).collect();
+            let batch = PackedBatch::new(texts.iter().map(|(prompt, responses)| (*prompt, &responses[..])));
+            drop(texts);
+            let trunk = lm.model.trunk(&batch)?;
+            let old = lm.model.score(&batch, &trunk, Policy::Current, temperature)?;
+            let reference = lm.model.score(&batch, &trunk, Policy::Reference, temperature)?;
+            let (ranges, _) = batch.responses().as_chunks::<GENERATIONS>();
+            let mut tokens = Vec::with_capacity(users.len());
+            for (rollout, [one, two]) in users.iter_mut().zip(ranges) {
+                let own = one.start..two.end;
+                let within = |range: &Range<usize>| range.start - own.start..range.end - own.start;
+                rollout.responses = [within(one), within(two)];
+                rollout.old = part(&old, &own);
+                rollout.reference = part(&reference, &own);
+                tokens.push(own);
+            }
+            passes.push(Together {
+                users: first..first + users.len(),
+                tokens,
+                batch,
+                trunk,
+            });
+            first += users.len();
+        }
+        Ok(Rollouts { users, passes })
+    }
+
+    /// A user's prompt and both responses.
+    fn texts<'a>(&'a self, rollout: &'a Rollout) -> (&'a [u32], [&'a [u32]; GENERATIONS]) {
+        let prompt = self.dataset.train[rollout.user as usize].prompt_tokens.as_slice();
+        let responses = rollout.profiles.each_ref();
+        (prompt, responses.map(|profile| profile.response.tokens.as_slice()))
     }
 
     /// Fills in the total rewards, whitened where that is asked: over this rank's, or over those of all ranks.
     fn score_totals(&mut self, rollouts: &mut [Rollout]) -> Result<(), TrainError> {
         let rl = &self.config.rl;
         for rollout in rollouts.iter_mut() {
-            let (old, reference) = (rollout.sums(&rollout.old), rollout.sums(&rollout.reference));
+            let (old, reference) = (
+                rollout.sums(&rollout.old.logprobs),
+                rollout.sums(&rollout.reference.logprobs),
+            );
             rollout.totals =
                 [0, 1].map(|index| total_reward(rollout.rewards[index], rl.kl_coef, old[index], reference[index]));
         }
@@ -230,19 +290,20 @@ impl Trainer {
         Ok(())
     }
 
-    /// One pass over the rollouts and one optimizer step. Every user is a forward pass of its own, the same in every
-    /// epoch and for π_old, so that the order of users changes nothing but the order of a sum.
-    fn epoch(&mut self, rollouts: &[Rollout], epoch: usize) -> Result<Epoch, TrainError> {
+    /// One pass over the rollouts and one optimizer step. Users that go together are the same in every epoch and for π_old, so that
+    /// the order of passes changes nothing but the order of a sum.
+    fn epoch(&mut self, rollouts: &Rollouts, epoch: usize) -> Result<Epoch, TrainError> {
+        let Rollouts { users, passes } = rollouts;
         let rl = &self.config.rl;
         let (rank, world) = (self.comm.rank(), self.comm.world());
         // Gradients and measurements are summed over the ranks, of which each counts for 1/world.
         let weight = match rl.loss_reduction {
-            LossReduction::Mean => 1.0 / (rollouts.len() * world) as f64,
+            LossReduction::Mean => 1.0 / (users.len() * world) as f64,
             LossReduction::Sum => 1.0 / (self.config.lm.gradient_accumulation_steps * world) as f64,
         };
-        let profiles = (GENERATIONS * rollouts.len() * world) as f64;
+        let profiles = (GENERATIONS * users.len() * world) as f64;
         let order = super::order::shuffled(
-            rollouts.len(),
+            passes.len(),
             share::rank_seed(self.config.run.seed, rank),
             u32::from_le_bytes(*b"epoc"),
             self.next_update << 8 | epoch as u64,
@@ -250,28 +311,36 @@ impl Trainer {
         let mut measured = Epoch::default();
         let mut tokens = 0.0;
         for index in order {
-            let rollout = &rollouts[index as usize];
+            let pass = &passes[index as usize];
             let Some(lm) = &mut self.lm else { break };
-            let tracked = lm.model.score_tracked(&rollout.batch, &rollout.trunk, rl.temperature)?;
-            let TrackedScores { scores, .. } = &tracked;
-            let (old, log_pi) = (rollout.sums(&rollout.old), rollout.sums(scores));
-            let pair = Pair {
-                old,
-                rewards: rollout.totals,
-            };
-            let loss = pair_loss(log_pi, pair, rl.eta);
-            if !loss.value.is_finite() {
-                return Err(self.not_finite("language model", loss.value, &[rollout.user]));
-            }
-            measured.loss += loss.value * weight;
-            for (log_pi, old) in log_pi.into_iter().zip(old) {
-                let difference = log_pi - old;
-                measured.ratio += difference.exp() / profiles;
-                measured.approx_kl += 0.5 * difference.powi(2) / profiles;
+            let tracked = lm.model.score_tracked(&pass.batch, &pass.trunk, rl.temperature)?;
+            let scores = &tracked.scores;
+            let mut slopes = vec![0.0; scores.logprobs.len()];
+            for (rollout, own) in users[pass.users.clone()].iter().zip(&pass.tokens) {
+                let (old, log_pi) = (
+                    rollout.sums(&rollout.old.logprobs),
+                    rollout.sums(&scores.logprobs[own.clone()]),
+                );
+                let pair = Pair {
+                    old,
+                    rewards: rollout.totals,
+                };
+                let loss = pair_loss(log_pi, pair, rl.eta);
+                if !loss.value.is_finite() {
+                    return Err(self.not_finite("language model", loss.value, &[rollout.user]));
+                }
+                measured.loss += loss.value * weight;
+                for (log_pi, old) in log_pi.into_iter().zip(old) {
+                    let difference = log_pi - old;
+                    measured.ratio += difference.exp() / profiles;
+                    measured.approx_kl += 0.5 * difference.powi(2) / profiles;
+                }
+                let [one, two] = &rollout.responses;
+                loss.spread(weight, [one, two], &mut slopes[own.clone()]);
             }
             tokens += scores.entropies.len() as f64;
             measured.entropy += scores.entropies.iter().map(|&x| f64::from(x)).sum::<f64>();
-            lm.model.backward(tracked, &rollout.slopes(&loss, weight))?;
+            lm.model.backward(tracked, &slopes)?;
         }
         let Epoch {
             loss,
@@ -297,8 +366,10 @@ impl Trainer {
         let (ratios, kls) = (per_epoch(|epoch| epoch.ratio), per_epoch(|epoch| epoch.approx_kl));
         let mean_ratio = mean(ratios.iter().copied());
         let rl = &self.config.rl;
-        let old = rollouts.iter().flat_map(|rollout| rollout.sums(&rollout.old));
-        let reference = rollouts.iter().flat_map(|rollout| rollout.sums(&rollout.reference));
+        let old = rollouts.iter().flat_map(|rollout| rollout.sums(&rollout.old.logprobs));
+        let reference = rollouts
+            .iter()
+            .flat_map(|rollout| rollout.sums(&rollout.reference.logprobs));
         let kl = mean(old.clone().zip(reference).map(|(old, reference)| old - reference));
         let all_ranks = || rollouts.iter().flat_map(|rollout| &rollout.ranks);
         let metric = |of: fn(&TargetRanks) -> Option<f64>| mean(all_ranks().filter_map(of));
