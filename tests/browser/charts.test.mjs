@@ -72,7 +72,7 @@ test("a chart is saved as SVG that needs nothing else, and as PNG of twice its s
   const save = async (name) => {
     await chart.hover();
     const download = page.waitForEvent("download");
-    await chart.getByRole("button", { name: `as ${name}` }).click();
+    await chart.getByRole("button", { name: `as ${name}:` }).click();
     const file = await download;
     return { name: file.suggestedFilename(), bytes: await readFile(await file.path()) };
   };

@@ -9,6 +9,9 @@ use crate::address::{Page, Route};
 /// The parameter that goes along from page to page.
 const GOES_ALONG: &str = "checkpoint";
 
+/// What the table of users is set to: it goes along to a user's page, and back.
+const OF_USERS: [&str; 4] = ["filter", "sort", "against", "columns"];
+
 /// Reads and changes the route; every component gets it with `expect_context`.
 #[derive(Clone, Copy, Debug)]
 pub struct Navigator {
@@ -37,10 +40,7 @@ impl Navigator {
 
     /// Another page of the same run; tracked.
     pub fn to(self, page: Page) -> Route {
-        self.route.with(|route| {
-            let kept = route.parameters.get(GOES_ALONG);
-            Route::new(&route.run, page).with(GOES_ALONG, kept)
-        })
+        self.route.with(|route| kept_along(route, page))
     }
 
     /// The address of another page of the same run, for a link; tracked.
@@ -68,5 +68,39 @@ impl Navigator {
 impl Default for Navigator {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Another page of the same run, with the parameters that go along.
+fn kept_along(route: &Route, page: Page) -> Route {
+    let is_of_users = |page: &Page| matches!(page, Page::Users | Page::User(_));
+    let of_users = is_of_users(&route.page) && is_of_users(&page);
+    let names = OF_USERS.iter().filter(|_| of_users);
+    let names = std::iter::once(&GOES_ALONG).chain(names);
+    names.fold(Route::new(&route.run, page), |to, name| {
+        to.with(name, route.parameters.get(name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filter_and_sort_go_to_a_user_and_back_but_to_no_other_page() {
+        let table = Route::parse("#/demo/users?checkpoint=end&filter=rank<9&sort=-rank");
+        let user = kept_along(&table, Page::User(7));
+        assert_eq!(
+            user,
+            Route {
+                page: Page::User(7),
+                ..table.clone()
+            }
+        );
+        assert_eq!(kept_along(&user, Page::Users), table);
+        assert_eq!(
+            kept_along(&user, Page::Overview),
+            Route::parse("#/demo/overview?checkpoint=end")
+        );
     }
 }

@@ -117,6 +117,8 @@ pub struct UsersTable {
     other_ranks: Vec<Option<f64>>,
     /// Interactions with the targets whose items are known.
     interactions: BTreeMap<u32, u64>,
+    /// Whether the report leaves histories out, so that their lengths say nothing.
+    lacks_histories: bool,
 }
 
 impl UsersTable {
@@ -128,9 +130,16 @@ impl UsersTable {
             columns: std::array::from_fn(|_| vec![None; users]),
             other_ranks: vec![None; users],
             interactions: BTreeMap::new(),
+            lacks_histories: false,
         };
         table.columns[Column::User as usize] = (0..users).map(|user| Some(user as f64)).collect();
         table
+    }
+
+    /// The table of a report that leaves histories out.
+    pub fn without_histories(mut self) -> Self {
+        self.lacks_histories = true;
+        self
     }
 
     /// Number of users.
@@ -168,7 +177,8 @@ impl UsersTable {
         for (place, user) in (chunk.first..self.len()).zip(&chunk.users) {
             self.ids[place].clone_from(&user.id);
             self.targets[place].clone_from(&user.targets);
-            self.set(Column::HistoryLength, place, Some(user.history.len() as f64));
+            let length = (!self.lacks_histories).then_some(user.history.len() as f64);
+            self.set(Column::HistoryLength, place, length);
             self.set_popularity(place);
         }
     }

@@ -164,7 +164,7 @@ pub(crate) fn Chart(
             File::Svg => "SVG",
             File::Png => "PNG",
         };
-        let command = format!("Save the chart “{}” as {label}", name.get_value());
+        let command = format!("Save as {label}: {}", name.get_value());
         view! {
             <button type="button" data-command=command.clone() aria-label=command.clone() title=command on:click=move |_| save(file)>
                 {label}

@@ -64,8 +64,12 @@ impl Loading {
     pub fn new(manifest: &Manifest, wanted: Wanted) -> Self {
         let results = |results: Option<&eval_core::report::Chunks>| results.map_or(0, |chunks| chunks.files.len());
         let checkpoints = manifest.checkpoints.iter();
+        let table = UsersTable::new(manifest.users.count);
         Self {
-            table: UsersTable::new(manifest.users.count),
+            table: match manifest.redacted {
+                true => table.without_histories(),
+                false => table,
+            },
             wanted,
             user_files: manifest.users.files.len(),
             result_files: checkpoints
@@ -351,6 +355,17 @@ mod tests {
         loading.retry();
         assert_eq!(loading.next_jobs(), [Job::Users(0), Job::Users(1)]);
         assert_eq!(loading.progress().problem, None);
+    }
+
+    #[test]
+    fn a_redacted_report_tells_no_length_of_histories() {
+        for (redacted, length) in [(false, Some(0.0)), (true, None)] {
+            let manifest = Manifest { redacted, ..manifest() };
+            let mut loading = Loading::new(&manifest, wanted(0, None, false));
+            loading.next_jobs();
+            loading.take_users(0, &users(0));
+            assert_eq!(loading.table().value(Column::HistoryLength, 0), length);
+        }
     }
 
     #[test]
