@@ -31,6 +31,8 @@ pub enum Page {
     Items,
     /// One item, by number.
     Item(usize),
+    /// Items and profiles in a plane.
+    Map,
     /// A page that this viewer does not have: its address behind the run.
     Unknown(String),
 }
@@ -88,6 +90,7 @@ impl Page {
             ("" | "overview", ..) => Self::Overview,
             ("users", ..) => Self::Users,
             ("items", ..) => Self::Items,
+            ("map", ..) => Self::Map,
             (_, Some(user), _) => Self::User(user),
             (_, _, Some(item)) => Self::Item(item),
             _ => Self::Unknown(decoded(path)),
@@ -102,6 +105,7 @@ impl Page {
             Self::User(user) => format!("User {user}"),
             Self::Items => "Items".to_owned(),
             Self::Item(item) => format!("Item {item}"),
+            Self::Map => "Map".to_owned(),
             Self::Unknown(_) => "No such page".to_owned(),
         }
     }
@@ -115,6 +119,7 @@ impl Display for Page {
             Self::User(user) => write!(f, "users/{user}"),
             Self::Items => f.write_str("items"),
             Self::Item(item) => write!(f, "items/{item}"),
+            Self::Map => f.write_str("map"),
             // Slashes stay, so that the address reads back as it was.
             Self::Unknown(path) => {
                 let parts: Vec<_> = path.split('/').map(encoded).collect();
@@ -252,6 +257,7 @@ mod tests {
             Page::User(19_999),
             Page::Items,
             Page::Item(99_999),
+            Page::Map,
             Page::Unknown("users/x y/é".into()),
             Page::Unknown("maps".into()),
         ];

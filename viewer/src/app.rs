@@ -14,6 +14,7 @@ use crate::item::ItemPage;
 use crate::items::ItemsPage;
 use crate::keys::{Command, Keys, SHORTCUTS};
 use crate::load::Source;
+use crate::map::MapPage;
 use crate::navigate::Navigator;
 use crate::overview::OverviewPage;
 use crate::palette::Palette;
@@ -68,6 +69,7 @@ fn page_view(page: &Page, source: Source) -> AnyView {
         Page::User(user) => view! { <UserPage source user=*user /> }.into_any(),
         Page::Items => view! { <ItemsPage source /> }.into_any(),
         Page::Item(item) => view! { <ItemPage source item=*item /> }.into_any(),
+        Page::Map => view! { <MapPage source /> }.into_any(),
         Page::Unknown(_) => view! { <UnknownPage address=page.to_string() /> }.into_any(),
     }
 }
@@ -111,6 +113,7 @@ fn Header(
                 {link(Page::Overview, |page| *page == Page::Overview)}
                 {link(Page::Users, |page| matches!(page, Page::Users | Page::User(_)))}
                 {link(Page::Items, |page| matches!(page, Page::Items | Page::Item(_)))}
+                {link(Page::Map, |page| *page == Page::Map)}
             </nav>
             <div class="tools">
                 <Live reports />

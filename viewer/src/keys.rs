@@ -19,6 +19,7 @@ pub const SHORTCUTS: &[(&str, &str)] = &[
     ("g o", "go to the overview"),
     ("g u", "go to the users"),
     ("g i", "go to the items"),
+    ("g m", "go to the map"),
     ("Ctrl K or ⌘ K", "find a page, user, item or command"),
     ("← →", "in a chart: go from point to point"),
     ("+ −", "in a chart: look closer at the point, or from further away"),
@@ -41,6 +42,7 @@ impl Keys {
             "o" if follows => Some(Command::Go(Page::Overview)),
             "u" if follows => Some(Command::Go(Page::Users)),
             "i" if follows => Some(Command::Go(Page::Items)),
+            "m" if follows => Some(Command::Go(Page::Map)),
             "g" => {
                 self.began_ms = Some(now_ms);
                 None

@@ -27,6 +27,7 @@ mod controls;
 mod download;
 mod item;
 mod items;
+mod map;
 mod neighbours;
 mod user;
 mod users;

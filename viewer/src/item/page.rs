@@ -47,10 +47,15 @@ pub fn ItemPage(
             async move { record(&source, item).await.map_err(|error| error.to_string()) }
         })
     };
+    let map = source
+        .manifest()
+        .checkpoints
+        .iter()
+        .any(|checkpoint| checkpoint.map.is_some());
     let described = move || {
         match record.get() {
         None => view! { <section><h2>{format!("Item {item}")}</h2><p class="faint" role="status">"Reading the item …"</p></section> }.into_any(),
-        Some(Ok(record)) => record_view(record, item),
+        Some(Ok(record)) => record_view(record, item, map),
         Some(Err(problem)) => view! {
             <section><h2>{format!("Item {item}")}</h2><p class="problem" role="alert">{problem}</p></section>
         }
@@ -88,11 +93,21 @@ async fn record(source: &Source, item: usize) -> Result<Item, LoadError> {
     Ok(chunk.items.get(place).cloned().unwrap_or_default())
 }
 
-fn record_view(record: Item, item: usize) -> AnyView {
+fn record_view(record: Item, item: usize, has_map: bool) -> AnyView {
+    let navigator = expect_context::<Navigator>();
     let title = match record.title.trim() {
         "" => format!("Item {item}"),
         title => title.to_owned(),
     };
+    let map = has_map.then(|| {
+        let link = move || {
+            navigator
+                .to(Page::Map)
+                .with("item", Some(&item.to_string()))
+                .to_string()
+        };
+        view! { <p><a href=link>"Show it on the map"</a></p> }
+    });
     view! {
         <section>
             <h2 dir="auto">{title}</h2>
@@ -101,6 +116,7 @@ fn record_view(record: Item, item: usize) -> AnyView {
                 {format!(", {} interactions in the train split", record.train_interactions)}
             </p>
             <p class="item-text" dir="auto">{record.text}</p>
+            {map}
         </section>
     }
     .into_any()

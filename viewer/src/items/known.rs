@@ -144,6 +144,11 @@ impl AllItems {
         self.version.track();
         self.known.with_value(use_it)
     }
+
+    /// Uses what is known now.
+    pub fn with_untracked<T>(self, use_it: impl FnOnce(&Known) -> T) -> Option<T> {
+        self.known.try_with_value(use_it)
+    }
 }
 
 #[cfg(test)]

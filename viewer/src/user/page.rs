@@ -134,6 +134,16 @@ fn UserRecord(source: Source, record: Record, checkpoint: usize, items: Items) -
         view! { <Ranking found items /> }
     };
     let heading = format!("User {}", record.user);
+    let has_map = source
+        .manifest()
+        .checkpoints
+        .iter()
+        .any(|checkpoint| checkpoint.map.is_some());
+    let number = record.user.to_string();
+    let on_map = has_map.then(|| {
+        let link = move || navigator.to(Page::Map).with("user", Some(&number)).to_string();
+        view! { <p><a href=link>"Show the profiles and the target on the map"</a></p> }
+    });
     let id = user.id.clone();
     let history = user.history.clone();
     let count = history.len();
@@ -142,6 +152,7 @@ fn UserRecord(source: Source, record: Record, checkpoint: usize, items: Items) -
         <section>
             <h2>{heading} " " <span class="faint" dir="auto">{id}</span></h2>
             <Choices manifest=source.manifest().clone() checkpoint profile profiles />
+            {on_map}
             <Compared source=source.clone() record=record.clone() profile />
         </section>
         <section>
