@@ -9,11 +9,12 @@ use std::path::Path;
 
 use eval_core::metrics::{Metric, MetricTable, Summary};
 use eval_core::report::{
-    Baseline, Catalogue, Checkpoint, Chunks, Comparison, Curves, Dataset, Exposure, Found, IndexBuilder, Interaction,
-    Item, ItemChunk, Manifest, MapFiles, Model, Points, ResultChunk, TextIndex, User, UserChunk, UserResult,
-    read_chunk, read_manifest, write_json,
+    Baseline, Catalogue, Checkpoint, Chunks, Comparison, Curves, Dataset, Embeddings, Exposure, F16File, Found,
+    IndexBuilder, Interaction, Item, ItemChunk, Manifest, MapFiles, Model, Points, ResultChunk, TextIndex, User,
+    UserChunk, UserResult, read_chunk, read_manifest, write_json,
 };
-use eval_core::scores::{RankedTarget, TieSummary, rank_by_scores, top_by_scores};
+use eval_core::retrieval::{EmbeddingStore, Query, Retriever, Similarity};
+use eval_core::scores::{RankedTarget, TieSummary};
 use eval_core::significance::{Bootstrap, paired_randomisation};
 use eval_core::{Cutoff, TargetRanks};
 
@@ -65,21 +66,72 @@ fn target(user: usize) -> u32 {
     20 + user as u32
 }
 
-/// A ranking of all items but the history in which the target has that rank.
-fn found(user: usize, rank: u32, profile: Option<String>) -> Found {
+/// A vector whose ranking of all items but the history has the target at that rank: items are the axes, so its values order
+/// them. Those of the history would come first.
+fn vector(user: usize, rank: u32) -> Vec<f32> {
     let (masked, target) = (history(user), target(user));
     let mut order: Vec<u32> = (0..ITEMS)
         .filter(|item| *item != target && !masked.contains(item))
         .collect();
     order.sort_by_key(|item| (item * 7 + user as u32 * 11) % ITEMS);
     order.insert(rank as usize - 1, target);
-    let mut scores = vec![0f32; ITEMS as usize];
+    let mut vector = vec![0.9375f32; ITEMS as usize];
     for (place, &item) in order.iter().enumerate() {
-        scores[item as usize] = 0.875 - place as f32 / 64.0;
+        vector[item as usize] = 0.875 - place as f32 / 64.0;
     }
-    let targets = rank_by_scores(&scores, &masked, &[target]).unwrap();
-    let top = top_by_scores(&scores, &masked, Cutoff::new(10).unwrap()).unwrap();
-    Found::new(profile, &eval_core::retrieval::Found { targets, top })
+    vector
+}
+
+/// Vectors as a report keeps them.
+fn store(values: Vec<f32>) -> EmbeddingStore {
+    EmbeddingStore::from_f32(values, ITEMS as usize)
+        .unwrap()
+        .to_f16()
+        .unwrap()
+}
+
+/// The items' vectors: the axes.
+fn axes() -> EmbeddingStore {
+    let is_axis = |place: u32| place / ITEMS == place % ITEMS;
+    store(
+        (0..ITEMS * ITEMS)
+            .map(|place| f32::from(u8::from(is_axis(place))))
+            .collect(),
+    )
+}
+
+/// The ranking by that vector.
+fn found(user: usize, rank: u32, profile: Option<String>) -> Found {
+    let retriever = Retriever::new(axes(), Similarity::Cosine).unwrap();
+    let query = Query {
+        masked: &history(user),
+        targets: &[target(user)],
+    };
+    let found = retriever
+        .search(&store(vector(user, rank)), &[query], Some(Cutoff::new(10).unwrap()))
+        .unwrap();
+    Found::new(profile, &found[0])
+}
+
+/// The vectors of a checkpoint with these ranks.
+fn add_vectors(files: &mut Files, stem: &str, [ours, reference]: [Ranks; 2]) -> Embeddings {
+    let of_users = |ranks: Ranks| store((0..USERS).flat_map(|user| vector(user, ranks[user])).collect());
+    let mut add = |name: &str, vectors: &EmbeddingStore| {
+        let mut bytes = Vec::new();
+        vectors.write_f16(&mut bytes).unwrap();
+        let file = format!("{stem}/{name}.f16");
+        files.insert(file.clone(), bytes);
+        F16File {
+            file,
+            rows: vectors.rows(),
+            dims: vectors.dims(),
+        }
+    };
+    Embeddings {
+        items: add("items", &axes()),
+        profiles: add("profiles", &of_users(ours)),
+        references: Some(add("references", &of_users(reference))),
+    }
 }
 
 fn profile(name: &str, user: usize) -> String {
@@ -154,7 +206,7 @@ fn add_exposure(files: &mut Files, name: String, results: &[UserResult]) -> Stri
     name
 }
 
-/// A map as of vectors that are not kept here: items on a spiral, a group for each of six genres, and people beside what they like.
+/// A map as of other vectors than those that are kept: items on a spiral, a group for each of six genres, and people beside what they like.
 fn add_map(files: &mut Files, stem: &str) -> MapFiles {
     let item = |number: u32| {
         let (group, place) = (number % USERS as u32, number / USERS as u32);
@@ -256,6 +308,7 @@ fn add_checkpoint(
         profile_index: Some(add_index(files, &format!("{stem}/profile-words"), words)),
         exposure: Some(add_exposure(files, format!("{stem}/exposure.json"), &results)),
         map: (name == "end").then(|| add_map(files, &stem)),
+        embeddings: (name == "end").then(|| add_vectors(files, &stem, [ours, reference])),
         ..Checkpoint::default()
     }
 }

@@ -33,6 +33,8 @@ pub enum Page {
     Item(usize),
     /// Items and profiles in a plane.
     Map,
+    /// A user's ranking, made anew.
+    Check(usize),
     /// A page that this viewer does not have: its address behind the run.
     Unknown(String),
 }
@@ -93,6 +95,7 @@ impl Page {
             ("map", ..) => Self::Map,
             (_, Some(user), _) => Self::User(user),
             (_, _, Some(item)) => Self::Item(item),
+            _ if number("check/").is_some() => Self::Check(number("check/").unwrap_or_default()),
             _ => Self::Unknown(decoded(path)),
         }
     }
@@ -106,6 +109,7 @@ impl Page {
             Self::Items => "Items".to_owned(),
             Self::Item(item) => format!("Item {item}"),
             Self::Map => "Map".to_owned(),
+            Self::Check(user) => format!("Live check of user {user}"),
             Self::Unknown(_) => "No such page".to_owned(),
         }
     }
@@ -120,6 +124,7 @@ impl Display for Page {
             Self::Items => f.write_str("items"),
             Self::Item(item) => write!(f, "items/{item}"),
             Self::Map => f.write_str("map"),
+            Self::Check(user) => write!(f, "check/{user}"),
             // Slashes stay, so that the address reads back as it was.
             Self::Unknown(path) => {
                 let parts: Vec<_> = path.split('/').map(encoded).collect();
@@ -258,6 +263,7 @@ mod tests {
             Page::Items,
             Page::Item(99_999),
             Page::Map,
+            Page::Check(3),
             Page::Unknown("users/x y/é".into()),
             Page::Unknown("maps".into()),
         ];
@@ -284,6 +290,7 @@ mod tests {
             ("#/demo/items/x", "items/x"),
             ("#/demo/users/-1", "users/-1"),
             ("#/demo/users/1/2", "users/1/2"),
+            ("#/demo/check", "check"),
         ] {
             assert_eq!(Route::parse(fragment).page, Page::Unknown(page.into()));
         }

@@ -9,6 +9,7 @@ use wasm_bindgen::JsCast;
 use web_sys::{Element, HtmlInputElement};
 
 use crate::address::{Page, Route};
+use crate::check::CheckPage;
 use crate::follow::{Reports, Shown};
 use crate::item::ItemPage;
 use crate::items::ItemsPage;
@@ -21,12 +22,14 @@ use crate::palette::Palette;
 use crate::theme::Theme;
 use crate::user::UserPage;
 use crate::users::UsersPage;
+use crate::worker::{Vectors, Worker};
 
 /// The application.
 #[component]
 pub fn App() -> impl IntoView {
     let navigator = Navigator::new();
     provide_context(navigator);
+    provide_context(Vectors::new(Worker::new()));
     let reports = Reports::new(navigator);
     provide_context(reports);
     let help = NodeRef::<html::Dialog>::new();
@@ -70,6 +73,7 @@ fn page_view(page: &Page, source: Source) -> AnyView {
         Page::Items => view! { <ItemsPage source /> }.into_any(),
         Page::Item(item) => view! { <ItemPage source item=*item /> }.into_any(),
         Page::Map => view! { <MapPage source /> }.into_any(),
+        Page::Check(user) => view! { <CheckPage source user=*user /> }.into_any(),
         Page::Unknown(_) => view! { <UnknownPage address=page.to_string() /> }.into_any(),
     }
 }
@@ -84,8 +88,7 @@ fn Header(
     theme: RwSignal<Theme>,
     palette: Dialog,
 ) -> impl IntoView {
-    let link = move |to: Page, is_here: fn(&Page) -> bool| {
-        let label = to.title();
+    let link = move |label: &'static str, to: Page, is_here: fn(&Page) -> bool| {
         view! {
             <a
                 href=move || navigator.link(to.clone())
@@ -110,10 +113,11 @@ fn Header(
             <h1>"langptune"</h1>
             <RunChoice navigator reports />
             <nav aria-label="Pages">
-                {link(Page::Overview, |page| *page == Page::Overview)}
-                {link(Page::Users, |page| matches!(page, Page::Users | Page::User(_)))}
-                {link(Page::Items, |page| matches!(page, Page::Items | Page::Item(_)))}
-                {link(Page::Map, |page| *page == Page::Map)}
+                {link("Overview", Page::Overview, |page| *page == Page::Overview)}
+                {link("Users", Page::Users, |page| matches!(page, Page::Users | Page::User(_)))}
+                {link("Items", Page::Items, |page| matches!(page, Page::Items | Page::Item(_)))}
+                {link("Map", Page::Map, |page| *page == Page::Map)}
+                {link("Live check", Page::Check(0), |page| matches!(page, Page::Check(_)))}
             </nav>
             <div class="tools">
                 <Live reports />
@@ -138,6 +142,7 @@ fn RunChoice(navigator: Navigator, reports: Reports) -> impl IntoView {
         let page = match untrack(move || navigator.route()).page {
             Page::User(_) | Page::Unknown(_) => Page::Users,
             Page::Item(_) => Page::Items,
+            Page::Check(_) => Page::Check(0),
             page => page,
         };
         navigator.go(&Route::new(&event_target_value(&event), page));

@@ -25,12 +25,20 @@ pub fn save(stem: &str, extension: &str, media_type: &str, content: &str) -> Res
     try_save(&file_name(stem, extension), media_type, content).map_err(|reason| format!("{reason:?}"))
 }
 
-fn try_save(name: &str, media_type: &str, content: &str) -> Result<(), JsValue> {
+/// The address of a file that the page made.
+///
+/// # Errors
+/// What the browser says.
+pub fn address_of(content: &str, media_type: &str) -> Result<String, JsValue> {
     let settings = Object::new();
     Reflect::set(&settings, &JsValue::from_str("type"), &JsValue::from_str(media_type))?;
     let parts = Array::new();
     parts.push(&JsValue::from_str(content));
-    let url = create_url(&Blob::new(&parts, &settings)?)?;
+    create_url(&Blob::new(&parts, &settings)?)
+}
+
+fn try_save(name: &str, media_type: &str, content: &str) -> Result<(), JsValue> {
+    let url = address_of(content, media_type)?;
     click(&url, name)?;
     // The click has begun the download, which holds on to the content by itself.
     forget_url(&url);

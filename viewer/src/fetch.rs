@@ -1,10 +1,12 @@
 //! The bytes of a file: from the page itself where it holds the file, else over HTTP.
 
+use std::ops::Range;
+
 use thiserror::Error;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::js_sys::{Error as JsError, Promise, Reflect, Uint8Array};
+use web_sys::js_sys::{Object, Promise, Reflect, Uint8Array};
 use web_sys::{
     ReadableStream, ReadableStreamDefaultReader, ReadableWritablePair, RequestCache, RequestInit, Response, Window,
     WritableStream,
@@ -60,68 +62,146 @@ impl FetchError {
 /// # Errors
 /// [`FetchError`].
 pub async fn bytes(url: &str) -> Result<Vec<u8>, FetchError> {
-    let unreachable = |reason: JsValue| FetchError::Unreachable {
-        url: url.to_owned(),
-        reason: said(&reason),
+    open(url, None).await?.content().await
+}
+
+/// Some of the file's bytes; fewer where it ends before. A host that gives only whole files is read to the end.
+///
+/// # Errors
+/// As [`bytes`].
+pub async fn part(url: &str, range: Range<usize>) -> Result<Vec<u8>, FetchError> {
+    let opened = match open(url, Some(&range)).await {
+        // Another site's host may refuse the question for a part alone.
+        Err(FetchError::Unreachable { .. }) => open(url, None).await?,
+        opened => opened?,
     };
-    let window = web_sys::window().ok_or_else(|| unreachable(JsValue::from_str("there is no window")))?;
+    let is_part = opened.response.status() == PARTIAL_CONTENT;
+    let mut bytes = opened.content().await?;
+    if !is_part {
+        bytes.truncate(range.end);
+        bytes.drain(..range.start.min(bytes.len()));
+    }
+    Ok(bytes)
+}
+
+/// The status of an answer with a part of a file.
+const PARTIAL_CONTENT: u16 = 206;
+
+/// The file's bytes as they arrive.
+///
+/// # Errors
+/// As [`bytes`].
+pub async fn pieces(url: &str) -> Result<Pieces, FetchError> {
+    let opened = open(url, None).await?;
+    let reader = opened
+        .response
+        .body()
+        .ok_or_else(|| JsValue::from_str("it is empty"))
+        .and_then(|body| body.get_reader().dyn_into().map_err(JsValue::from));
+    match reader {
+        Ok(reader) => Ok(Pieces { opened, reader }),
+        Err(reason) => Err(opened.problem(&reason)),
+    }
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+pub struct Pieces {
+    opened: Opened,
+    reader: ReadableStreamDefaultReader,
+}
+
+impl Pieces {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`bytes`].
+    pub async fn next(&mut self) -> Result<Option<Uint8Array>, FetchError> {
+        let read = JsFuture::from(self.reader.read()).await;
+        let value = read.and_then(|read| Reflect::get(&read, &JsValue::from_str("value")));
+        let value = value.map_err(|reason| self.opened.problem(&reason))?;
+        // At the end there is none.
+        Ok(value.dyn_into().ok())
+    }
+}
+
+/// An answer whose content is still to be read.
+#[derive(Debug)]
+struct Opened {
+    url: String,
+    response: Response,
+    is_inside: bool,
+}
+
+impl Opened {
+    async fn content(self) -> Result<Vec<u8>, FetchError> {
+        let content = content(self.response.array_buffer()).await;
+        content.map_err(|reason| self.problem(&reason))
+    }
+
+    fn problem(&self, reason: &JsValue) -> FetchError {
+        match self.is_inside {
+            true => FetchError::Damaged {
+                url: self.url.clone(),
+                reason: said(reason),
+            },
+            false => unreachable(&self.url, reason),
+        }
+    }
+}
+
+async fn open(url: &str, range: Option<&Range<usize>>) -> Result<Opened, FetchError> {
+    let opened = |response, is_inside| Opened {
+        url: url.to_owned(),
+        response,
+        is_inside,
+    };
+    let window = web_sys::window().ok_or_else(|| unreachable(url, &JsValue::from_str("there is no window")))?;
     if let Some(text) = inline_text(&window, url) {
-        return inflated(&window, &text).await.map_err(|reason| FetchError::Damaged {
+        let response = inflated(&window, &text).map_err(|reason| FetchError::Damaged {
             url: url.to_owned(),
             reason: said(&reason),
         });
+        return Ok(opened(response?, true));
     }
-    let response = answered(&window, url).await?;
-    content(response.array_buffer()).await.map_err(unreachable)
-}
-
-/// Gives `take` the bytes of a file as they come, for files that are large.
-///
-/// # Errors
-/// [`FetchError`]; some bytes may have been given before.
-pub async fn in_parts(url: &str, take: &mut dyn FnMut(&[u8])) -> Result<(), FetchError> {
-    let unreachable = |reason: JsValue| FetchError::Unreachable {
-        url: url.to_owned(),
-        reason: said(&reason),
-    };
-    let window = web_sys::window().ok_or_else(|| unreachable(JsValue::from_str("there is no window")))?;
-    if inline_text(&window, url).is_some() {
-        take(&bytes(url).await?);
-        return Ok(());
-    }
-    let response = answered(&window, url).await?;
-    let Some(stream) = response.body() else {
-        return Ok(());
-    };
-    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
-    loop {
-        let part = JsFuture::from(reader.read()).await.map_err(unreachable)?;
-        let field = |name: &str| Reflect::get(&part, &JsValue::from_str(name)).map_err(unreachable);
-        if field("done")?.is_truthy() {
-            return Ok(());
-        }
-        take(&Uint8Array::new(&field("value")?).to_vec());
-    }
-}
-
-/// The host's answer where it is success.
-async fn answered(window: &Window, url: &str) -> Result<Response, FetchError> {
-    let unreachable = |reason: JsValue| FetchError::Unreachable {
-        url: url.to_owned(),
-        reason: said(&reason),
-    };
     let settings = RequestInit::new();
     // A report may be written anew under the same names, so the host is asked whether a kept file is still the file.
     settings.set_cache(RequestCache::NoCache);
+    if let Some(range) = range {
+        let headers = Object::new();
+        let value = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        // A plain object takes any property.
+        _ = Reflect::set(&headers, &JsValue::from_str("Range"), &JsValue::from_str(&value));
+        settings.set_headers(&headers);
+    }
     let answer = JsFuture::from(window.fetch_with_str_and_init(url, &settings)).await;
-    let response: Response = answer.map_err(unreachable)?.dyn_into().map_err(unreachable)?;
-    if !response.ok() {
-        return Err(FetchError::Status {
+    let response = answer.and_then(|answer| answer.dyn_into::<Response>());
+    let response = response.map_err(|reason| unreachable(url, &reason))?;
+    match response.ok() {
+        true => Ok(opened(response, false)),
+        false => Err(FetchError::Status {
             url: url.to_owned(),
             status: response.status(),
-        });
+        }),
     }
-    Ok(response)
+}
+
+fn unreachable(url: &str, reason: &JsValue) -> FetchError {
+    FetchError::Unreachable {
+        url: url.to_owned(),
+        reason: said(reason),
+    }
+}
+
+/// The text of a file that is inside of the page; `None` where it is not.
+pub async fn inside(url: &str) -> Option<Result<String, JsValue>> {
+    let window = web_sys::window()?;
+    let packed = inline_text(&window, url)?;
+    let unpacked = async {
+        let bytes = content(inflated(&window, &packed)?.array_buffer()).await?;
+        String::from_utf8(bytes).map_err(|error| JsValue::from_str(&error.to_string()))
+    };
+    Some(unpacked.await)
 }
 
 /// What the page holds as the file `url`.
@@ -156,16 +236,15 @@ extern "C" {
     fn writable(this: &DecompressionStream) -> WritableStream;
 }
 
-/// The bytes behind gzip and base64.
-async fn inflated(window: &Window, text: &str) -> Result<Vec<u8>, JsValue> {
+/// What is behind gzip and base64, as an answer.
+fn inflated(window: &Window, text: &str) -> Result<Response, JsValue> {
     // `atob` gives a letter for each byte.
     let mut packed: Vec<u8> = window.atob(text.trim())?.chars().map(|letter| letter as u8).collect();
     let packed = Response::new_with_opt_u8_array(Some(&mut packed))?;
     let stream = packed.body().ok_or_else(|| JsValue::from_str("it is empty"))?;
     let inflater = DecompressionStream::new("gzip")?;
     let inflater = ReadableWritablePair::new(&inflater.readable(), &inflater.writable());
-    let plain = Response::new_with_opt_readable_stream(Some(&stream.pipe_through(&inflater)))?;
-    content(plain.array_buffer()).await
+    Response::new_with_opt_readable_stream(Some(&stream.pipe_through(&inflater)))
 }
 
 async fn content(buffer: Result<Promise, JsValue>) -> Result<Vec<u8>, JsValue> {
@@ -173,11 +252,13 @@ async fn content(buffer: Result<Promise, JsValue>) -> Result<Vec<u8>, JsValue> {
     Ok(Uint8Array::new(&buffer).to_vec())
 }
 
-/// An exception's own words.
-fn said(reason: &JsValue) -> String {
-    reason
-        .dyn_ref::<JsError>()
-        .map_or_else(|| format!("{reason:?}"), |error| error.message().into())
+/// An exception's own words, or those of an event that tells of one.
+pub fn said(reason: &JsValue) -> String {
+    let message = Reflect::get(reason, &JsValue::from_str("message"));
+    let message = message.ok().and_then(|message| message.as_string());
+    message
+        .or_else(|| reason.as_string())
+        .unwrap_or_else(|| format!("{reason:?}"))
 }
 
 #[cfg(test)]

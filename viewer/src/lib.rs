@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod chart;
+pub mod check;
 pub mod export;
 pub mod fetch;
 pub mod filter;
@@ -21,6 +22,7 @@ pub mod runs;
 pub mod table;
 pub mod theme;
 pub mod words;
+pub mod worker;
 
 mod app;
 mod controls;
@@ -32,10 +34,15 @@ mod neighbours;
 mod user;
 mod users;
 
+use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::wasm_bindgen;
+use web_sys::DedicatedWorkerGlobalScope;
 
-/// Called by the page once the module is loaded.
+/// Called by the page, and by its worker, once the module is loaded.
 #[wasm_bindgen(start)]
 pub fn start() {
-    leptos::mount::mount_to_body(app::App);
+    match web_sys::js_sys::global().dyn_into::<DedicatedWorkerGlobalScope>() {
+        Ok(scope) => worker::serve(&scope),
+        Err(_) => leptos::mount::mount_to_body(app::App),
+    }
 }

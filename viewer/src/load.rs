@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::{self, Debug};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eval_core::report::{
@@ -11,7 +12,7 @@ use eval_core::retrieval::{F16Parts, Retriever, Similarity};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::fetch::{self, FetchError};
+use crate::fetch::{self, FetchError, Pieces};
 
 /// Parsed chunks are kept up to so many bytes of their files; what was used least lately goes first. Parsed, a chunk takes
 /// up to about twice its file.
@@ -106,6 +107,22 @@ impl Source {
     /// [`LoadError::Missing`].
     pub async fn bytes(&self, file: &str) -> Result<Vec<u8>, LoadError> {
         fetch::bytes(&self.url(file)).await.map_err(LoadError::Missing)
+    }
+
+    /// Some of the bytes of a file that the manifest names.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`].
+    pub async fn part(&self, file: &str, range: Range<usize>) -> Result<Vec<u8>, LoadError> {
+        fetch::part(&self.url(file), range).await.map_err(LoadError::Missing)
+    }
+
+    /// The bytes of a file that the manifest names, as they arrive.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`].
+    pub async fn pieces(&self, file: &str) -> Result<Pieces, LoadError> {
+        fetch::pieces(&self.url(file)).await.map_err(LoadError::Missing)
     }
 
     /// A JSON file that the manifest names, such as that of the curves. It is not kept.
@@ -225,13 +242,13 @@ impl Source {
         }
         let mut parts = F16Parts::new(file.rows, file.dims);
         let mut found = 0;
-        let mut take = |bytes: &[u8]| {
+        let mut pieces = self.pieces(&file.file).await?;
+        while let Some(piece) = pieces.next().await.map_err(LoadError::Missing)? {
+            let bytes = piece.to_vec();
             found += bytes.len();
-            parts.push(bytes);
+            parts.push(&bytes);
             on_progress(found);
-        };
-        let read = fetch::in_parts(&self.url(&file.file), &mut take).await;
-        read.map_err(LoadError::Missing)?;
+        }
         let items = parts.finish();
         let vectors = items.and_then(|items| Retriever::new(items, Similarity::Cosine));
         let vectors = Arc::new(vectors.map_err(|source| self.invalid(&file.file, source))?);

@@ -8,8 +8,14 @@ use crate::controls::is_typing;
 use crate::navigate::Navigator;
 
 /// Links to all records and to the two beside record `number` of `count`; `j` goes to the next, `k` to the one before, with all
-/// that the page is set to.
-pub fn neighbours(all: Page, number: usize, count: usize, page: fn(usize) -> Page) -> AnyView {
+/// that the page is set to. `beside` is another page about the same record.
+pub fn neighbours(
+    all: Page,
+    number: usize,
+    count: usize,
+    page: fn(usize) -> Page,
+    beside: Option<(&'static str, Page)>,
+) -> AnyView {
     let navigator = expect_context::<Navigator>();
     let (before, after) = (number.checked_sub(1), Some(number + 1).filter(|&next| next < count));
     let listener = window_event_listener(ev::keydown, move |event| {
@@ -42,6 +48,7 @@ pub fn neighbours(all: Page, number: usize, count: usize, page: fn(usize) -> Pag
     view! {
         <nav class="neighbours" aria-label=name>
             <a href=move || navigator.link(all.clone())>{label}</a>
+            {beside.map(|(label, page)| view! { <a href=move || navigator.link(page.clone())>{label}</a> })}
             {before.map(|number| link(number, format!("← {}", page(number).title()), "k"))}
             {after.map(|number| link(number, format!("{} →", page(number).title()), "j"))}
         </nav>

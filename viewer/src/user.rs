@@ -4,8 +4,11 @@ mod items;
 mod page;
 mod profile;
 mod ranking;
+mod record;
 
+pub use items::Items;
 pub use page::UserPage;
+pub use record::Record;
 
 use std::fmt::{self, Display};
 

@@ -3,7 +3,7 @@
 //! What is read here is our own page, as `assets/viewer` has it: tags in lower case, attributes in double quotes, and one module
 //! that imports the viewer's. Anything else is refused, so that a page that would not work is never written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::BundleError;
 use crate::site::Site;
@@ -13,13 +13,15 @@ pub(super) const END_OF_BODY: &str = "</body>";
 /// What wasm-bindgen made: the module's glue, and the module.
 const GLUE: &str = "viewer.js";
 const MODULE: &str = "viewer_bg.wasm";
+/// The script that starts the module beside the page.
+const WORKER: &str = "worker.js";
 
 /// The page, cut where the elements of files go.
 #[derive(Debug)]
 pub(super) struct Page {
     before: String,
     after: String,
-    left: Vec<String>,
+    left: BTreeMap<String, Vec<u8>>,
 }
 
 impl Page {
@@ -37,11 +39,16 @@ impl Page {
         let Some((before, after)) = html.rsplit_once(END_OF_BODY) else {
             return Err(expected(Site::PAGE, format!("a {END_OF_BODY}")));
         };
-        let names = site.files().map(|(name, _)| name.to_owned());
+        let left = site.files().filter(|(name, _)| !used.contains(*name));
+        let mut left: BTreeMap<_, _> = left.map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).collect();
+        if let Some(worker) = left.get_mut(WORKER) {
+            // A worker's script has no page to import from.
+            *worker = module(site, WORKER, text(site, WORKER)?, "", "__wbg_init")?.into_bytes();
+        }
         Ok(Self {
             before: before.to_owned(),
             after: after.to_owned(),
-            left: names.filter(|name| !used.contains(name)).collect(),
+            left,
         })
     }
 
@@ -55,9 +62,9 @@ impl Page {
         &self.after
     }
 
-    /// The viewer's files that are not in the page yet, its module among them.
-    pub(super) fn left(&self) -> impl Iterator<Item = &str> {
-        self.left.iter().map(String::as_str)
+    /// The viewer's files that are not in the page yet, its module among them: names and contents.
+    pub(super) fn left(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.left.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     }
 }
 
@@ -91,7 +98,7 @@ fn with_everything_inside(site: &Site, html: &str, used: &mut BTreeSet<String>) 
         rest = after.ok_or_else(|| expected(Site::PAGE, format!("</script> after {tag}")))?;
         if attribute(tag, "type") == Some("module") {
             used.insert(GLUE.to_owned());
-            let module = module(site, name, content)?;
+            let module = module(site, name, content, UNPACK, "startFromThisPage")?;
             out.push_str(&format!("<script type=\"module\">\n{module}</script>"));
         } else {
             out.push_str(&format!("<script>\n{}</script>", safe(content, SAFE_IN_SCRIPTS)));
@@ -113,8 +120,8 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     rest.split_once('"').map(|(value, _)| value)
 }
 
-/// One module of the glue and of the script that starts it. Its import becomes a function that unpacks the module in the page.
-fn module(site: &Site, name: &str, script: &str) -> Result<String, BundleError> {
+/// One module of the glue and of the script that starts it. In place of its import comes a `function` of the glue's or of `more`.
+fn module(site: &Site, name: &str, script: &str, more: &str, function: &str) -> Result<String, BundleError> {
     let glue = text(site, GLUE)?;
     if !glue.contains("function __wbg_init(") {
         return Err(expected(GLUE, "the function __wbg_init of wasm-bindgen".to_owned()));
@@ -142,9 +149,7 @@ fn module(site: &Site, name: &str, script: &str) -> Result<String, BundleError> 
     }
     let start = start.ok_or_else(|| expected(name, "`import init from \"./viewer.js\";`".to_owned()))?;
     let (glue, others) = (safe(glue, SAFE_IN_SCRIPTS), safe(&others, SAFE_IN_SCRIPTS));
-    Ok(format!(
-        "{glue}\n{UNPACK}{{\nconst {start} = startFromThisPage;\n{others}}}\n"
-    ))
+    Ok(format!("{glue}\n{more}{{\nconst {start} = {function};\n{others}}}\n"))
 }
 
 /// Starts the module in this page.

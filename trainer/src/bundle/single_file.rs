@@ -29,8 +29,8 @@ pub fn write_single_file(bundle: &Bundle<'_>, output: &Path) -> Result<(), Bundl
     }
     let page = Page::of_site(bundle.site)?;
     let mut packed = Vec::new();
-    for name in page.left() {
-        packed.push(element(name, bundle.site.get(name).unwrap_or_default()));
+    for (name, bytes) in page.left() {
+        packed.push(element(name, bytes));
     }
     for file in [bundle.list()?].iter().chain(&files) {
         packed.push(element(&file.name, &file.content.bytes()?));

@@ -36,7 +36,7 @@ impl Place {
         let outer = tempfile::tempdir().unwrap();
         let site = outer.path().join("site");
         fs::create_dir_all(&site).unwrap();
-        let files: [(&str, &[u8]); 5] = [
+        let files: [(&str, &[u8]); 6] = [
             (
                 "index.html",
                 b"<!doctype html><html><head><link rel=\"stylesheet\" href=\"viewer.css\" /><link rel=\"icon\" href=\"data:,\" />\
@@ -48,6 +48,7 @@ impl Place {
                 b"const tricks = [\"</script>\", \"<!--\", 1 < 2];\nasync function __wbg_init(m) { return m; }\n\
                   export { __wbg_init as default };\n",
             ),
+            ("worker.js", b"import init from \"./viewer.js\";\nonmessage = () => init();\n"),
             ("viewer.css", b"p::before { content: \"</style>\"; }\n"),
             ("viewer_bg.wasm", b"\0asm\x01\0\0\0"),
         ];
@@ -243,6 +244,7 @@ fn a_folder_holds_the_viewer_and_all_that_the_manifest_names() {
             "viewer.css",
             "viewer.js",
             "viewer_bg.wasm",
+            "worker.js",
         ]
     );
     let runs: Runs = read_chunk(&files["runs.json"][..]).unwrap();
@@ -293,6 +295,13 @@ fn one_file_holds_the_same_files_and_asks_for_nothing() {
         files.remove(name).unwrap();
         assert!(inside.remove(name).is_none(), "{name} is inline");
     }
+    files.remove("worker.js").unwrap();
+    let worker = String::from_utf8(inside.remove("worker.js").unwrap()).unwrap();
+    assert!(worker.starts_with("const tricks = "), "{worker}");
+    assert!(
+        worker.ends_with("{\nconst init = __wbg_init;\nonmessage = () => init();\n}\n"),
+        "{worker}"
+    );
     assert_eq!(inside, files);
     assert!(!page.contains("src=") && !page.contains("import ") && !page.contains("viewer.css"));
     assert!(page.contains("<link rel=\"icon\" href=\"data:,\" />"));
@@ -317,6 +326,11 @@ fn the_projects_own_page_can_be_one_file() {
     }
     let page = place.single_file(false).unwrap();
     assert!(page.contains("= startFromThisPage;") && !page.contains("src=\""));
+    let worker = String::from_utf8(unpacked(&page).remove("worker.js").unwrap()).unwrap();
+    assert!(
+        worker.contains("= __wbg_init;") && !worker.contains("import "),
+        "{worker}"
+    );
 }
 
 #[test]

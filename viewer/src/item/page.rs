@@ -75,7 +75,7 @@ pub fn ItemPage(
     }
     };
     view! {
-        {neighbours(Page::Items, item, count, Page::Item)}
+        {neighbours(Page::Items, item, count, Page::Item, None)}
         {described}
         {ranked}
     }

@@ -1,17 +1,16 @@
 //! The page, and how its parts belong together.
 
-use std::sync::Arc;
-
-use eval_core::report::{Manifest, ResultChunk, User, UserChunk, UserResult};
+use eval_core::report::Manifest;
 use leptos::prelude::*;
 
 use super::items::Items;
 use super::profile::{ProfileText, Text};
 use super::ranking::{History, Ranking};
+use super::record::Record;
 use super::{Other, Profile};
 use crate::address::{Page, Route};
 use crate::controls::Choice;
-use crate::load::{LoadError, Source};
+use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::neighbours::neighbours;
 use crate::users::shown::{chosen_checkpoint, parameter, with_results};
@@ -20,50 +19,6 @@ use crate::users::shown::{chosen_checkpoint, parameter, with_results};
 const PROFILE: &str = "profile";
 /// The parameter that says what the profile is compared with.
 const WITH: &str = "with";
-
-/// A user and what a checkpoint found for the user.
-#[derive(Clone)]
-struct Record {
-    users: Arc<UserChunk>,
-    results: Arc<ResultChunk>,
-    user: usize,
-}
-
-impl Record {
-    async fn read(source: &Source, user: usize, checkpoint: usize) -> Result<Self, LoadError> {
-        let manifest = source.manifest();
-        let beyond = || LoadError::Beyond {
-            what: format!("user {user}"),
-            count: manifest.users.count,
-        };
-        let (file, _) = manifest.users.locate(user).ok_or_else(beyond)?;
-        let users = source.users(file).await?;
-        let results = manifest
-            .checkpoints
-            .get(checkpoint)
-            .and_then(|found| found.results.as_ref());
-        let (file, _) = results.and_then(|results| results.locate(user)).ok_or_else(beyond)?;
-        let results = source.results(checkpoint, file).await?;
-        Ok(Self { users, results, user })
-    }
-
-    /// Both are there in files that were checked; an empty record would stand for one that is not.
-    fn user(&self) -> User {
-        let place = self.user.checked_sub(self.users.first);
-        place
-            .and_then(|place| self.users.users.get(place))
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    fn result(&self) -> UserResult {
-        let place = self.user.checked_sub(self.results.first);
-        place
-            .and_then(|place| self.results.results.get(place))
-            .cloned()
-            .unwrap_or_default()
-    }
-}
 
 /// One user of a report.
 #[component]
@@ -103,7 +58,7 @@ pub fn UserPage(
         }
     };
     view! {
-        {neighbours(Page::Users, user, count, Page::User)}
+        {neighbours(Page::Users, user, count, Page::User, Some(("Live check", Page::Check(user))))}
         {content}
         <p class="problem" role="alert">{move || items.problem.get()}</p>
     }
