@@ -89,6 +89,22 @@ test("a run is served to the browser under the server's own rules", () =>
     await page.close();
   }));
 
+/** The live check of the first user, made in a worker, finds what is recorded. */
+async function checksLive(page, problems) {
+  await page.evaluate(() => (location.hash = `${location.hash.split("/").slice(0, 2).join("/") || "#/"}/check/0`));
+  await page.locator(".verdict", { hasText: "Equal: ranks and scores are the recorded ones" }).waitFor();
+  assert.equal(page.workers().length, 1);
+  assert.deepEqual(problems, []);
+}
+
+test("a served run is ranked anew in a worker", () =>
+  whileServed(async (address) => {
+    const { page, problems } = await open(address);
+    await page.getByText(name).first().waitFor();
+    await checksLive(page, problems);
+    await page.close();
+  }));
+
 test("a run that still trains is followed", () =>
   whileServed(async (address) => {
     const { page, problems } = await open(address);
@@ -142,6 +158,6 @@ test("one file shows its report from the disk", async () => {
   await page.getByRole("heading", { name, exact: true }).waitFor();
   await page.locator(".chart-title", { hasText: "objective/rewards" }).waitFor();
   assert.equal(await page.locator("#digest").textContent(), LANGPTUNE_NATIVE_DIGEST);
-  assert.deepEqual(problems, []);
+  await checksLive(page, problems);
   await page.close();
 });

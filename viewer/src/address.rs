@@ -33,6 +33,8 @@ pub enum Page {
     Item(usize),
     /// Items and profiles in a plane.
     Map,
+    /// Two checkpoints, user by user.
+    Compare,
     /// A user's ranking, made anew.
     Check(usize),
     /// A page that this viewer does not have: its address behind the run.
@@ -96,6 +98,7 @@ impl Page {
             (_, Some(user), _) => Self::User(user),
             (_, _, Some(item)) => Self::Item(item),
             _ if number("check/").is_some() => Self::Check(number("check/").unwrap_or_default()),
+            ("compare", ..) => Self::Compare,
             _ => Self::Unknown(decoded(path)),
         }
     }
@@ -109,6 +112,7 @@ impl Page {
             Self::Items => "Items".to_owned(),
             Self::Item(item) => format!("Item {item}"),
             Self::Map => "Map".to_owned(),
+            Self::Compare => "Compare".to_owned(),
             Self::Check(user) => format!("Live check of user {user}"),
             Self::Unknown(_) => "No such page".to_owned(),
         }
@@ -124,6 +128,7 @@ impl Display for Page {
             Self::Items => f.write_str("items"),
             Self::Item(item) => write!(f, "items/{item}"),
             Self::Map => f.write_str("map"),
+            Self::Compare => f.write_str("compare"),
             Self::Check(user) => write!(f, "check/{user}"),
             // Slashes stay, so that the address reads back as it was.
             Self::Unknown(path) => {
@@ -264,6 +269,7 @@ mod tests {
             Page::Item(99_999),
             Page::Map,
             Page::Check(3),
+            Page::Compare,
             Page::Unknown("users/x y/é".into()),
             Page::Unknown("maps".into()),
         ];

@@ -10,6 +10,7 @@ use web_sys::{Element, HtmlInputElement};
 
 use crate::address::{Page, Route};
 use crate::check::CheckPage;
+use crate::compare::ComparePage;
 use crate::follow::{Reports, Shown};
 use crate::item::ItemPage;
 use crate::items::ItemsPage;
@@ -73,6 +74,7 @@ fn page_view(page: &Page, source: Source) -> AnyView {
         Page::Items => view! { <ItemsPage source /> }.into_any(),
         Page::Item(item) => view! { <ItemPage source item=*item /> }.into_any(),
         Page::Map => view! { <MapPage source /> }.into_any(),
+        Page::Compare => view! { <ComparePage source /> }.into_any(),
         Page::Check(user) => view! { <CheckPage source user=*user /> }.into_any(),
         Page::Unknown(_) => view! { <UnknownPage address=page.to_string() /> }.into_any(),
     }
@@ -117,6 +119,7 @@ fn Header(
                 {link("Users", Page::Users, |page| matches!(page, Page::Users | Page::User(_)))}
                 {link("Items", Page::Items, |page| matches!(page, Page::Items | Page::Item(_)))}
                 {link("Map", Page::Map, |page| *page == Page::Map)}
+                {link("Compare", Page::Compare, |page| *page == Page::Compare)}
                 {link("Live check", Page::Check(0), |page| matches!(page, Page::Check(_)))}
             </nav>
             <div class="tools">

@@ -20,6 +20,7 @@ pub const SHORTCUTS: &[(&str, &str)] = &[
     ("g u", "go to the users"),
     ("g i", "go to the items"),
     ("g m", "go to the map"),
+    ("g c", "compare two checkpoints"),
     ("g l", "go to the live check"),
     ("Ctrl K or ⌘ K", "find a page, user, item or command"),
     ("← →", "in a chart: go from point to point"),
@@ -44,6 +45,7 @@ impl Keys {
             "u" if follows => Some(Command::Go(Page::Users)),
             "i" if follows => Some(Command::Go(Page::Items)),
             "m" if follows => Some(Command::Go(Page::Map)),
+            "c" if follows => Some(Command::Go(Page::Compare)),
             "l" if follows => Some(Command::Go(Page::Check(0))),
             "g" => {
                 self.began_ms = Some(now_ms);

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod chart;
 pub mod check;
+pub mod compare;
 pub mod export;
 pub mod fetch;
 pub mod filter;

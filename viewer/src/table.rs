@@ -293,7 +293,8 @@ pub fn length_in_words(text: &str) -> usize {
     text.split_whitespace().count()
 }
 
-fn mean_rank(result: &UserResult) -> Option<f64> {
+/// The rank of the best-ranked target, the mean over the user's profiles; `None` without profiles, or where one has no target.
+pub fn mean_rank(result: &UserResult) -> Option<f64> {
     mean_over_all(result, |found| best_rank(found).map(f64::from))
 }
 

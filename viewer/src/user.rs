@@ -8,6 +8,7 @@ mod record;
 
 pub use items::Items;
 pub use page::UserPage;
+pub use profile::{ProfileText, Text};
 pub use record::Record;
 
 use std::fmt::{self, Display};

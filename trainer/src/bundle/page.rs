@@ -42,8 +42,9 @@ impl Page {
         let left = site.files().filter(|(name, _)| !used.contains(*name));
         let mut left: BTreeMap<_, _> = left.map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).collect();
         if let Some(worker) = left.get_mut(WORKER) {
-            // A worker's script has no page to import from.
-            *worker = module(site, WORKER, text(site, WORKER)?, "", "__wbg_init")?.into_bytes();
+            // Browsers give a page from a disk no workers that are modules.
+            let module = module(site, WORKER, text(site, WORKER)?, "", "__wbg_init")?;
+            *worker = plain_script(&module).into_bytes();
         }
         Ok(Self {
             before: before.to_owned(),
@@ -161,6 +162,16 @@ async function startFromThisPage() {
   return __wbg_init({ module_or_path: await new Response(stream).arrayBuffer() });
 }
 ";
+
+/// A module of the glue as a script that is none: nothing is exported, and its address is that of the worker.
+fn plain_script(module: &str) -> String {
+    let mut script = String::with_capacity(module.len());
+    for line in module.lines().filter(|line| !line.starts_with("export {")) {
+        script.push_str(line.strip_prefix("export ").unwrap_or(line));
+        script.push('\n');
+    }
+    script.replace("import.meta.url", "self.location.href")
+}
 
 /// What stands for `<` in scripts: in strings, templates and patterns alike.
 const SAFE_IN_SCRIPTS: &str = "\\x3C";

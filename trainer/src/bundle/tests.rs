@@ -297,7 +297,10 @@ fn one_file_holds_the_same_files_and_asks_for_nothing() {
     }
     files.remove("worker.js").unwrap();
     let worker = String::from_utf8(inside.remove("worker.js").unwrap()).unwrap();
-    assert!(worker.starts_with("const tricks = "), "{worker}");
+    assert!(
+        worker.starts_with("const tricks = ") && !worker.contains("export"),
+        "{worker}"
+    );
     assert!(
         worker.ends_with("{\nconst init = __wbg_init;\nonmessage = () => init();\n}\n"),
         "{worker}"

@@ -61,7 +61,7 @@ impl Drawing for BarChart {
         self.groups.len()
     }
 
-    fn nearest(&self, x: f64, size: Size) -> usize {
+    fn nearest(&self, [x, _]: [f64; 2], size: Size) -> usize {
         let place = (x - LEFT) / self.group_width(size);
         (place.max(0.0) as usize).min(self.groups.len().saturating_sub(1))
     }
@@ -155,7 +155,7 @@ mod tests {
         let chart = chart();
         // Four groups share 400 pixels from 50 on.
         for (x, place) in [(0.0, 0), (60.0, 0), (151.0, 1), (300.0, 2), (449.0, 3), (900.0, 3)] {
-            assert_eq!(chart.nearest(x, SIZE), place, "at {x}");
+            assert_eq!(chart.nearest([x, 0.0], SIZE), place, "at {x}");
         }
         assert_eq!(chart.name_of(1), "rank 2–3");
         assert_eq!(chart.readings(1)[1].value, "0.5");

@@ -35,6 +35,9 @@ pub(crate) fn Chart(
     drawing: Signal<AnyDrawing>,
     /// Height of the drawing in CSS pixels.
     height: f64,
+    /// Called with the point that is clicked, or at which Enter is pressed.
+    #[prop(optional, into)]
+    on_choice: Option<Callback<usize>>,
 ) -> impl IntoView {
     let figure = NodeRef::<html::Figure>::new();
     let area = NodeRef::<html::Div>::new();
@@ -64,13 +67,14 @@ pub(crate) fn Chart(
         let last = drawing.get().places().saturating_sub(1);
         place.get().map_or(last, |place| place.min(last))
     };
-    let x_of = move |event: &ev::PointerEvent| {
-        let left = area.get_untracked().map(|area| area.get_bounding_client_rect().left());
-        f64::from(event.client_x()) - left.unwrap_or_default()
+    let at = move |event: &ev::PointerEvent| {
+        let corner = area.get_untracked().map(|area| area.get_bounding_client_rect());
+        let (left, top) = corner.map_or((0.0, 0.0), |corner| (corner.left(), corner.top()));
+        [f64::from(event.client_x()) - left, f64::from(event.client_y()) - top]
     };
-    let nearest = move |x: f64| {
+    let nearest = move |at: [f64; 2]| {
         let drawing = drawing.get_untracked();
-        (drawing.places() > 0).then(|| drawing.nearest(x, untrack(size)))
+        (drawing.places() > 0).then(|| drawing.nearest(at, untrack(size)))
     };
     let first = move || zoom.get_untracked().map_or(0, |zoom| zoom.first);
     let show = move |wanted: Option<Zoom>| {
@@ -81,11 +85,11 @@ pub(crate) fn Chart(
         }
     };
     let press = move |event: ev::PointerEvent| {
-        let x = x_of(&event);
-        place.set(nearest(x));
+        let at = at(&event);
+        place.set(nearest(at));
         // A finger scrolls, and looks at values.
         if event.button() == 0 && event.pointer_type() != "touch" {
-            drawn.set(Some([x, x]));
+            drawn.set(Some([at[0]; 2]));
             if let Some(area) = area.get_untracked() {
                 // Without it, a range ends at the chart's edge.
                 _ = area.set_pointer_capture(event.pointer_id());
@@ -93,11 +97,11 @@ pub(crate) fn Chart(
         }
     };
     let point_at = move |event: ev::PointerEvent| {
-        let x = x_of(&event);
-        place.set(nearest(x));
+        let at = at(&event);
+        place.set(nearest(at));
         drawn.update(|drawn| {
             if let Some([_, to]) = drawn {
-                *to = x;
+                *to = at[0];
             }
         });
     };
@@ -107,10 +111,15 @@ pub(crate) fn Chart(
         };
         drawn.set(None);
         if (to - from).abs() >= LEAST_DRAWN
-            && let (Some(a), Some(b)) = (nearest(from), nearest(to))
+            && let (Some(a), Some(b)) = (nearest([from, 0.0]), nearest([to, 0.0]))
             && let Some(chosen) = Zoom::between(first() + a, first() + b)
         {
             show(Some(chosen));
+        }
+    };
+    let choose = move || {
+        if let (Some(on_choice), Some(place)) = (on_choice, place.get_untracked()) {
+            on_choice.run(place);
         }
     };
     let at_key = move |event: ev::KeyboardEvent| {
@@ -126,6 +135,7 @@ pub(crate) fn Chart(
             "+" | "=" => show(Zoom::closer(now, at, places)),
             "-" => show(Zoom::further(now, at, places)),
             "0" => show(None),
+            "Enter" => choose(),
             _ => return,
         }
         event.prevent_default();
@@ -186,7 +196,9 @@ pub(crate) fn Chart(
             </figcaption>
             <div
                 class="plot"
+                class:choosable=on_choice.is_some()
                 node_ref=area
+                on:click=move |_| choose()
                 on:pointermove=point_at
                 on:pointerdown=press
                 on:pointerup=release

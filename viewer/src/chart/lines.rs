@@ -108,7 +108,7 @@ impl Drawing for LineChart {
         self.xs.len()
     }
 
-    fn nearest(&self, x: f64, size: Size) -> usize {
+    fn nearest(&self, [x, _]: [f64; 2], size: Size) -> usize {
         let value = self.x_scale(size).value(x);
         let after = self.xs.partition_point(|&x| x < value);
         match (after.checked_sub(1), self.xs.get(after)) {
@@ -297,7 +297,7 @@ mod tests {
             (62.0, 2),
             (500.0, 2),
         ] {
-            assert_eq!(chart.nearest(scale.place(x), SIZE), place, "at {x}");
+            assert_eq!(chart.nearest([scale.place(x), 0.0], SIZE), place, "at {x}");
         }
     }
 

@@ -55,8 +55,8 @@ pub struct Reading {
 pub trait Drawing: Send + Sync {
     /// Number of points along the horizontal axis that can be looked at.
     fn places(&self) -> usize;
-    /// The point nearest to a horizontal position in the drawing.
-    fn nearest(&self, x: f64, size: Size) -> usize;
+    /// The point nearest to a place in the drawing, right and down from its corner.
+    fn nearest(&self, place: [f64; 2], size: Size) -> usize;
     /// Axes and series, those behind first.
     fn marks(&self, size: Size) -> Vec<Mark>;
     /// What shows the point that is looked at.

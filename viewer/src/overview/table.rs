@@ -164,7 +164,8 @@ impl Cell {
 }
 
 impl Difference {
-    fn new(test: &PairedTest) -> Self {
+    /// What a test says, in words.
+    pub fn new(test: &PairedTest) -> Self {
         let size = format!("{:.4}", test.mean_difference.abs());
         let is_nought = size.bytes().all(|byte| matches!(byte, b'0' | b'.'));
         let sign = match test.mean_difference {

@@ -84,12 +84,15 @@ impl Default for Worker {
 }
 
 async fn start() -> Result<web_sys::Worker, JsValue> {
-    let script = match fetch::inside(SCRIPT).await {
-        Some(script) => address_of(&script?, "text/javascript")?,
-        None => SCRIPT.to_owned(),
-    };
     let options = WorkerOptions::new();
-    options.set_type(WorkerType::Module);
+    let script = match fetch::inside(SCRIPT).await {
+        // Inside of a page it is no module.
+        Some(script) => address_of(&script?, "text/javascript")?,
+        None => {
+            options.set_type(WorkerType::Module);
+            SCRIPT.to_owned()
+        }
+    };
     let worker = web_sys::Worker::new_with_options(&script, &options)?;
     let first_word = Promise::new(&mut |resolve, reject| {
         worker.set_onmessage(Some(&resolve));
