@@ -1,8 +1,7 @@
 //! Times exact retrieval: `cargo run --release -p eval-core --example retrieval_speed -- [ITEMS] [DIMS] [QUERIES]`.
 //!
 //! Prints the time of one query alone and of many at once, and multiply-adds per second, for f32 and f16 stores.
-//! On two cores of an AMD EPYC with AVX2, 256 queries over 100,000 items of 1,024 dimensions took 0.85 s from f32 (31 G
-//! multiply-adds a second) and 0.86 s to 0.92 s from f16; one query alone took 0.02 s and 0.04 s.
+//! `docs/benchmarks.md` has what was seen. `RAYON_NUM_THREADS=1` times one thread.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
