@@ -309,7 +309,6 @@ fn add_checkpoint(
         exposure: Some(add_exposure(files, format!("{stem}/exposure.json"), &results)),
         map: (name == "end").then(|| add_map(files, &stem)),
         embeddings: (name == "end").then(|| add_vectors(files, &stem, [ours, reference])),
-        ..Checkpoint::default()
     }
 }
 
