@@ -221,7 +221,7 @@ test("the nearest items are those of the vectors' cosines", async () => {
 });
 
 test("vectors that are not there are told, and why", async () => {
-  const { page, close } = await open("items/3?checkpoint=end");
+  const { page, close } = await open("items/3?checkpoint=update-1");
   await page.getByText("The report does not keep this checkpoint's vectors").waitFor();
   await close();
 });
