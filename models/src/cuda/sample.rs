@@ -13,10 +13,9 @@ use super::gemm::{Factor, Scale};
 use super::gpu::{Buffer, Element, driver};
 use super::kernels::{NEXT_TOKENS, ROTATE_STORE, SAMPLE, SAMPLE_JOIN, STORE_PROMPT};
 use super::layers::Stack;
-use crate::decoder::check_tokens;
 use crate::ops::RowShape;
 use crate::random::seed_key;
-use crate::sample::{Draws, Prompt, Response};
+use crate::sample::{Draws, Prompt, Response, check_prompts};
 use crate::{ModelError, TrainedPart};
 
 /// Tokens of prompts that are read together.
@@ -125,7 +124,7 @@ impl CudaDecoder {
     /// # Errors
     /// Prompts that cannot be continued, or too little memory for even one sequence.
     pub fn sample_responses(&mut self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<Vec<Response>, ModelError> {
-        self.check_prompts(prompts, draws)?;
+        check_prompts(prompts, draws, self.plan.vocabulary)?;
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
@@ -138,24 +137,6 @@ impl CudaDecoder {
         self.sampler = Some(sampler);
         waited?;
         answer
-    }
-
-    fn check_prompts(&self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<(), ModelError> {
-        if draws.limit == 0 || !(draws.temperature > 0.0 && draws.temperature.is_finite()) {
-            let message = format!(
-                "sampling needs at least one new token and a positive temperature, found {} and {}",
-                draws.limit, draws.temperature
-            );
-            return Err(ModelError::Input(message));
-        }
-        for (index, prompt) in prompts.iter().enumerate() {
-            let place = format!("prompt {index} (user {})", prompt.user);
-            if prompt.tokens.is_empty() {
-                return Err(ModelError::Input(format!("{place} has no tokens")));
-            }
-            check_tokens(prompt.tokens, self.plan.vocabulary, &place)?;
-        }
-        Ok(())
     }
 
     fn sample_with(

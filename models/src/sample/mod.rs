@@ -5,6 +5,8 @@ mod engine;
 mod schedule;
 
 pub(crate) use engine::Engine;
+#[cfg(feature = "engine")]
+pub(crate) use schedule::check_prompts;
 
 /// A prompt to be continued, and what its draws are keyed by.
 #[derive(Debug, Clone, Copy)]

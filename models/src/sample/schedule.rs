@@ -21,7 +21,7 @@ struct Running {
 impl Decoder {
     /// Continues each prompt; see [`crate::LanguageModel::sample`].
     pub fn sample_responses(&mut self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<Vec<Response>, ModelError> {
-        self.check_prompts(prompts, draws)?;
+        check_prompts(prompts, draws, self.plan().vocabulary)?;
         let engine = self.engine()?;
         let mut responses: Vec<Option<Response>> = prompts.iter().map(|_| None).collect();
         let mut running: Vec<Running> = Vec::new();
@@ -61,24 +61,25 @@ impl Decoder {
         self.keep_engine(engine);
         Ok(responses.into_iter().flatten().collect())
     }
+}
 
-    fn check_prompts(&self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<(), ModelError> {
-        if draws.limit == 0 || !(draws.temperature > 0.0 && draws.temperature.is_finite()) {
-            let message = format!(
-                "sampling needs at least one new token and a positive temperature, found {} and {}",
-                draws.limit, draws.temperature
-            );
-            return Err(ModelError::Input(message));
-        }
-        for (index, prompt) in prompts.iter().enumerate() {
-            let place = format!("prompt {index} (user {})", prompt.user);
-            if prompt.tokens.is_empty() {
-                return Err(ModelError::Input(format!("{place} has no tokens")));
-            }
-            check_tokens(prompt.tokens, self.plan().vocabulary, &place)?;
-        }
-        Ok(())
+/// Refuses draws and prompts that no response can come from.
+pub(crate) fn check_prompts(prompts: &[Prompt<'_>], draws: &Draws, vocabulary: usize) -> Result<(), ModelError> {
+    if draws.limit == 0 || !(draws.temperature > 0.0 && draws.temperature.is_finite()) {
+        let message = format!(
+            "sampling needs at least one new token and a positive temperature, found {} and {}",
+            draws.limit, draws.temperature
+        );
+        return Err(ModelError::Input(message));
     }
+    for (index, prompt) in prompts.iter().enumerate() {
+        let place = format!("prompt {index} (user {})", prompt.user);
+        if prompt.tokens.is_empty() {
+            return Err(ModelError::Input(format!("{place} has no tokens")));
+        }
+        check_tokens(prompt.tokens, vocabulary, &place)?;
+    }
+    Ok(())
 }
 
 /// Decodes one token of every running sequence; answers those that are done.

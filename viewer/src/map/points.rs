@@ -163,8 +163,7 @@ impl Points {
         kinds.flat_map(of).collect()
     }
 
-    /// The points nearest to one, the nearest first, none farther than `farthest`. Every point is looked at, which takes less
-    /// than half a millisecond for 100,000: nothing needs to be kept for it.
+    /// The points nearest to one, the nearest first, none farther than `farthest`. Every point is looked at.
     pub fn nearest(&self, kinds: &[Kind], to: [f64; 2], farthest: f64, count: usize) -> Vec<Place> {
         let mut found: Vec<(f64, Place)> = Vec::new();
         let mut limit = farthest * farthest;
