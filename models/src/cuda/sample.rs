@@ -22,6 +22,8 @@ use crate::{ModelError, TrainedPart};
 const PREFILL_TOKENS: usize = 16_384;
 /// Steps between two looks at who has ended.
 const STEPS: usize = 16;
+/// Most tokens that end a response.
+const MOST_ENDS: usize = 64;
 /// Blocks that share a row of logits.
 const SAMPLE_PARTS: usize = 32;
 /// 32-bit words of a slot, in the order of the kernels' struct.
@@ -125,6 +127,13 @@ impl CudaDecoder {
     /// Prompts that cannot be continued, or too little memory for even one sequence.
     pub fn sample_responses(&mut self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<Vec<Response>, ModelError> {
         check_prompts(prompts, draws, self.plan.vocabulary)?;
+        if draws.end_tokens.len() > MOST_ENDS {
+            let message = format!(
+                "{} end tokens are too many: at most {MOST_ENDS}",
+                draws.end_tokens.len()
+            );
+            return Err(ModelError::Input(message));
+        }
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
@@ -279,7 +288,7 @@ impl CudaDecoder {
             chosen: words(rows)?,
             responses: words((shape.slots + 1) * shape.limit)?,
             logprobs: words((shape.slots + 1) * shape.limit)?,
-            ends: words(64)?,
+            ends: words(MOST_ENDS)?,
             tokens: words(rows)?,
             positions: words(rows)?,
             hidden: [words(rows * plan.hidden)?, words(rows * plan.hidden)?],
