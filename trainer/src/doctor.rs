@@ -96,7 +96,8 @@ pub fn examine() -> Result<Examination, crate::hub::HubError> {
     let driver = NvidiaDriver::find();
     let hub = hub_state(&Hub::from_env()?);
     let optimised = !cfg!(debug_assertions);
-    let cuda_built = cfg!(feature = "cuda");
+    // `cuda` brings `engine` with it.
+    let cuda_built = cfg!(feature = "engine");
     let devices = devices(cuda_built, driver.as_ref());
     let self_check = self_check();
     let mut advice = advice(optimised, cuda_built, driver.as_ref(), &hub);
@@ -110,7 +111,11 @@ pub fn examine() -> Result<Examination, crate::hub::HubError> {
             version: env!("CARGO_PKG_VERSION"),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             optimised,
-            features: if cuda_built { vec!["cuda"] } else { Vec::new() },
+            features: match (cfg!(feature = "cuda"), cuda_built) {
+                (true, _) => vec!["cuda"],
+                (false, true) => vec!["engine"],
+                (false, false) => Vec::new(),
+            },
         },
         cpu: Cpu {
             threads: std::thread::available_parallelism().map_or(1, usize::from),

@@ -52,10 +52,6 @@ impl Layer {
         }
     }
 
-    fn stacks(&self) -> [&Stack; 4] {
-        [&self.qkv, &self.output, &self.gate_up, &self.down]
-    }
-
     fn stacks_mut(&mut self) -> [&mut Stack; 4] {
         [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
     }
@@ -180,12 +176,5 @@ impl CudaDecoder {
     /// What training changes.
     pub fn part(&self) -> &TrainedPart {
         &self.part
-    }
-
-    /// Bytes of the parameters that are computed with, adapters included.
-    pub fn parameter_bytes(&self) -> usize {
-        let stacks = self.layers.iter().flat_map(Layer::stacks).chain([&self.head]);
-        let elements = |stack: &Stack| stack.gradient_width() * stack.inputs;
-        stacks.map(elements).sum::<usize>() * self.element.bytes()
     }
 }
