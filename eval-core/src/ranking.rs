@@ -149,7 +149,9 @@ impl TargetRanks {
     fn sorted(mut by_rank: Vec<(u32, u32)>) -> Self {
         by_rank.sort_unstable();
         let mut ideal: Vec<u32> = by_rank.iter().map(|&(_, grade)| grade).collect();
-        ideal.sort_unstable_by(|a, b| b.cmp(a));
+        // Sorted and turned round: the sort is one that others use too, and the viewer has to be small.
+        ideal.sort_unstable();
+        ideal.reverse();
         Self { by_rank, ideal }
     }
 

@@ -8,8 +8,7 @@ import { gzipSync } from "node:zlib";
 import { choice, copyOfFixture, fixture, nativeDigest, picture, read, report, setStage, site } from "./stage.mjs";
 
 /** All code of the viewer, packed, may have so many bytes. */
-// What the module has grown to with its last pages; the goal is 500,000.
-const SIZE_LIMIT = 560_000;
+const SIZE_LIMIT = 500_000;
 
 let stage, manifest;
 

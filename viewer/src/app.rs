@@ -20,6 +20,7 @@ use crate::map::MapPage;
 use crate::navigate::Navigator;
 use crate::overview::OverviewPage;
 use crate::palette::Palette;
+use crate::state::{Effect, Memo, RwSignal, StoredValue};
 use crate::theme::Theme;
 use crate::user::UserPage;
 use crate::users::UsersPage;
@@ -234,7 +235,7 @@ fn Help(dialog: NodeRef<html::Dialog>) -> impl IntoView {
 #[component]
 fn SelfCheck() -> impl IntoView {
     let digest = RwSignal::new(None);
-    let compute = move || _ = digest.try_set(Some(selfcheck::digest(0).map_err(|error| error.to_string())));
+    let compute = move || digest.try_set(Some(selfcheck::digest(0).map_err(|error| error.to_string())));
     Effect::new(move |_| set_timeout(compute, Duration::from_millis(100)));
     let outcome = |computed: Result<u64, String>| match computed {
         Ok(selfcheck::DIGEST_OF_SEED_0) => "the same as recorded from a native build".to_owned(),

@@ -8,6 +8,7 @@ use web_sys::HtmlElement;
 use crate::download;
 use crate::export::{Format, Sheet};
 use crate::reading::{Progress, Reading};
+use crate::state::{Memo, RwSignal, Signal, StoredValue};
 
 /// A list to choose from, with its label.
 #[component]

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use eval_core::report::words;
 
+use crate::order::sorted;
 use crate::table::{Column, UsersTable};
 use tokens::{Token, TokenKind, closest_column, tokens};
 
@@ -140,7 +141,7 @@ impl Filter {
         if let Some(condition) = &self.condition {
             condition.collect_words(&mut found);
         }
-        found.sort_unstable();
+        let mut found = sorted(&found, Ord::cmp);
         found.dedup();
         found
     }

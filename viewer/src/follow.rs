@@ -8,6 +8,7 @@ use leptos::task::spawn_local;
 
 use crate::load::{LoadError, Source};
 use crate::navigate::Navigator;
+use crate::state::{Effect, Memo, RwSignal, StoredValue};
 use crate::{address, runs};
 
 /// How often a run that still trains is looked at.

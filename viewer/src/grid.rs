@@ -6,6 +6,8 @@ mod table;
 
 pub use table::Grid;
 
+use crate::order::places;
+
 /// A column's heading, which sorts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heading {
@@ -56,19 +58,15 @@ pub fn read_sort(value: &str) -> (&str, bool) {
 /// These rows, sorted by their values. Rows of equal values come by ascending number, and those without a value come last,
 /// whichever the direction.
 pub fn sorted(rows: impl IntoIterator<Item = u32>, values: &[Option<f64>], descending: bool) -> Vec<u32> {
-    let mut known = Vec::with_capacity(values.len());
-    let mut unknown = Vec::new();
-    for row in rows {
-        match values.get(row as usize).copied().flatten() {
-            Some(value) => known.push((value, row)),
-            None => unknown.push(row),
-        }
-    }
-    known.sort_unstable_by(|a, b| {
-        let by_value = a.0.total_cmp(&b.0);
-        let by_value = if descending { by_value.reverse() } else { by_value };
-        by_value.then(a.1.cmp(&b.1))
+    let rows: Vec<u32> = rows.into_iter().collect();
+    let value = |place: usize| values.get(rows[place] as usize).copied().flatten();
+    let order = places(rows.len(), &|a, b| {
+        let by_value = match (value(a), value(b)) {
+            (Some(a), Some(b)) if descending => b.total_cmp(&a),
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (a, b) => a.is_none().cmp(&b.is_none()),
+        };
+        by_value.then(rows[a].cmp(&rows[b]))
     });
-    unknown.sort_unstable();
-    known.into_iter().map(|(_, row)| row).chain(unknown).collect()
+    order.into_iter().map(|place| rows[place as usize]).collect()
 }

@@ -5,6 +5,7 @@ use leptos::prelude::*;
 use wasm_bindgen::JsValue;
 
 use crate::address::{Page, Route};
+use crate::state::{Memo, RwSignal};
 
 /// The parameter that goes along from page to page.
 const GOES_ALONG: &str = "checkpoint";

@@ -7,6 +7,7 @@ pub use dialog::Palette;
 use std::sync::Arc;
 
 use crate::address::{Page, Route};
+use crate::order::places;
 use crate::theme::Theme;
 
 /// So many commands are shown at a time.
@@ -79,9 +80,9 @@ impl Choices {
         if !words.is_empty() {
             found.extend(self.items(&words));
         }
-        found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
-        found.truncate(SHOWN);
-        found.into_iter().map(|(_, entry)| entry).collect()
+        let best = places(found.len(), &|a, b| found[b].0.cmp(&found[a].0));
+        let best = best.into_iter().take(SHOWN);
+        best.map(|place| found[place as usize].1.clone()).collect()
     }
 
     /// The user whose number was typed, alone or behind the word.

@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use leptos::prelude::*;
 use leptos::task::spawn_local;
 
 use crate::load::LoadError;
+use crate::state::{LocalValue, RwSignal, StoredValue};
 
 /// Files that are asked for at the same time.
 pub const AT_ONCE: usize = 6;
@@ -80,7 +80,7 @@ impl Queue {
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     queue: StoredValue<Queue>,
-    read: StoredValue<Box<dyn Fn(usize) -> Read>, LocalStorage>,
+    read: LocalValue<Box<dyn Fn(usize) -> Read>>,
     /// How far it is.
     pub progress: RwSignal<Progress>,
     /// Whether the files were asked for.
@@ -94,7 +94,7 @@ impl Reading {
         let reading = Self {
             progress: RwSignal::new(queue.progress.clone()),
             queue: StoredValue::new(queue),
-            read: StoredValue::new_local(read),
+            read: LocalValue::new(read),
             asked: RwSignal::new(false),
         };
         if needed <= READ_UNASKED {

@@ -3,7 +3,7 @@
 //! Numbers lie column by column, and a sort moves row numbers only, so that tens of thousands of users sort at once. A
 //! number that is not known yet, or that a user does not have, is `None`; nothing is ever NaN.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use eval_core::TargetRanks;
 use eval_core::metrics::mrr_first;
@@ -167,9 +167,12 @@ impl UsersTable {
         self.column(column).get(user as usize).copied().flatten()
     }
 
-    /// The targets of all users that are known.
-    pub fn target_items(&self) -> BTreeSet<u32> {
-        self.targets.iter().flatten().copied().collect()
+    /// The targets of all users that are known, ascending.
+    pub fn target_items(&self) -> Vec<u32> {
+        let mut items: Vec<u32> = self.targets.iter().flatten().copied().collect();
+        items.sort_unstable();
+        items.dedup();
+        items
     }
 
     /// Adds a file of users. Users beyond the table are left out.

@@ -15,6 +15,8 @@ use std::fmt::{self, Display};
 
 use eval_core::report::{Found, User, UserResult};
 
+use crate::order::sorted;
+
 /// One of a user's profiles at a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -130,7 +132,7 @@ pub fn listed(found: &Found) -> Vec<Listed> {
         .targets
         .iter()
         .filter(|target| !found.top_items.contains(&target.item));
-    let mut behind: Vec<Listed> = behind
+    let behind: Vec<Listed> = behind
         .map(|target| Listed {
             rank: target.rank,
             item: target.item,
@@ -138,7 +140,7 @@ pub fn listed(found: &Found) -> Vec<Listed> {
             is_target: true,
         })
         .collect();
-    behind.sort_by_key(|listed| listed.rank);
+    let behind = sorted(&behind, |a, b| a.rank.cmp(&b.rank));
     best.chain(behind).collect()
 }
 

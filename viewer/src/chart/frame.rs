@@ -9,6 +9,7 @@ use super::picture::png;
 use super::{AnyDrawing, BOTTOM, Mark, Picture, Reading, Size, TOP, Zoom};
 use crate::download;
 use crate::follow::{Reports, Shown};
+use crate::state::{Effect, Memo, RwSignal, Signal, StoredValue};
 
 /// Width that a chart has until it is measured, in CSS pixels.
 const FIRST_WIDTH: f64 = 600.0;

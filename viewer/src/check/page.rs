@@ -14,6 +14,7 @@ use crate::controls::Choice;
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::neighbours::neighbours;
+use crate::state::{Effect, Loaded, Memo, Signal, StoredValue};
 use crate::user::{Items, Profile, Record};
 use crate::users::shown::parameter::CHECKPOINT;
 use crate::worker::{Vectors, VectorsState};
@@ -47,7 +48,7 @@ pub fn CheckPage(
         }
     });
     let of_record = source.clone();
-    let record = LocalResource::new(move || {
+    let record = Loaded::new(move || {
         let (source, checkpoint) = (of_record.clone(), checkpoint.get());
         async move {
             let record = Record::read(&source, user, checkpoint?).await;
@@ -144,13 +145,13 @@ fn Check(source: Source, record: Record, checkpoint: usize, items: Items) -> imp
     }
     let vector = {
         let source = source.clone();
-        LocalResource::new(move || {
+        Loaded::new(move || {
             let (source, profile) = (source.clone(), profile.get());
             async move { vector_of(&source, checkpoint, user, profile).await }
         })
     };
     let items_masked = history.clone();
-    let outcome = LocalResource::new(move || {
+    let outcome = Loaded::new(move || {
         let (is_ready, vector, cutoff) = (state.get() == VectorsState::Ready, vector.get(), places_shown.get());
         let masked = mask.with(|mask| mask.items(&items_masked));
         let targets = targets.clone();

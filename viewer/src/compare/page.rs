@@ -22,6 +22,7 @@ use crate::navigate::Navigator;
 use crate::overview::{Difference, Verdict, all_metrics};
 use crate::reading::{Read, Reading};
 use crate::runs;
+use crate::state::{Loaded, Memo, RwSignal, Signal, StoredValue};
 use crate::user::{Profile, ProfileText, Record, Text};
 use crate::users::shown::{chosen_checkpoint, with_results};
 use crate::worker::engine::columns;
@@ -82,7 +83,7 @@ pub fn ComparePage(
         }
     });
     let of_both = source.clone();
-    let both = LocalResource::new(move || {
+    let both = Loaded::new(move || {
         let (source, (first, second)) = (of_both.clone(), named.get());
         async move { both(source, first.as_deref(), second, reports).await }
     });
@@ -138,7 +139,7 @@ async fn both(source: Source, first: Option<&str>, second: Named, reports: Repor
 
 /// Which checkpoints, and of which run the second.
 #[component]
-fn Settings(source: Source, both: LocalResource<Result<Both, String>>) -> impl IntoView {
+fn Settings(source: Source, both: Loaded<Result<Both, String>>) -> impl IntoView {
     let navigator = expect_context::<Navigator>();
     let reports = expect_context::<Reports>();
     let chosen = Memo::new(move |before: Option<&Option<Both>>| match both.get() {
@@ -360,7 +361,7 @@ fn Outcome(both: Both, matched: Matched, compared: Compared) -> impl IntoView {
         return view! { {notes} <p class="faint">"There is no user to compare."</p> }.into_any();
     }
     let [wins, ties, losses] = compared.wins_ties_losses();
-    let scatter = Arc::new(Scatter::new(names.clone(), compared.users.clone()));
+    let scatter = Arc::new(Scatter::new(names.clone(), &compared.users));
     let drawing: AnyDrawing = scatter.clone();
     let checkpoint = both.first.0.manifest().checkpoints[both.first.1].name.clone();
     let open = Callback::new(move |place: usize| {
@@ -387,7 +388,7 @@ fn Outcome(both: Both, matched: Matched, compared: Compared) -> impl IntoView {
         <section>
             <h2>"Ranks of the best-ranked target, user by user"</h2>
             <p class="faint explained">"Below the line the second checkpoint is better. A click, or Enter, opens the user."</p>
-            <Chart title="Rank at the second checkpoint against rank at the first" drawing=Signal::stored(drawing) height=420.0 on_choice=open />
+            <Chart title="Rank at the second checkpoint against rank at the first" drawing=Signal::derive(move || drawing.clone()) height=420.0 on_choice=open />
         </section>
         <section>
             <h2>"Users that moved most"</h2>
@@ -591,7 +592,7 @@ fn Profiles(both: Both, users: StoredValue<Vec<Paired>>) -> impl IntoView {
     });
     let names = both.names();
     let sources = both.clone();
-    let records = LocalResource::new(move || {
+    let records = Loaded::new(move || {
         let (both, paired) = (sources.clone(), user.get());
         async move {
             let Some(Paired { user, other, .. }) = paired else {

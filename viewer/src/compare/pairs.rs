@@ -6,6 +6,7 @@ use eval_core::TargetRanks;
 use eval_core::metrics::{Metric, MetricTable};
 use eval_core::report::{ResultChunk, UserChunk};
 
+use crate::order::sorted;
 use crate::table::mean_rank;
 
 /// What a checkpoint found, user by user, as far as its files are there.
@@ -71,8 +72,11 @@ impl Matched {
     /// Users of equal ids. An id that is not known is equal to none; of equal ids in one report the last counts.
     pub fn by_id(first: &Side, second: &Side) -> Self {
         let known = |ids: &'_ [String]| -> BTreeMap<String, u32> {
-            let known = (0..).zip(ids).filter(|(_, id)| !id.is_empty());
-            known.map(|(user, id)| (id.clone(), user)).collect()
+            let mut known = BTreeMap::new();
+            for (user, id) in (0..).zip(ids).filter(|(_, id)| !id.is_empty()) {
+                known.insert(id.clone(), user);
+            }
+            known
         };
         let (ours, theirs) = (known(&first.ids), known(&second.ids));
         let pairs = ours.iter().filter_map(|(id, user)| Some((*user, *theirs.get(id)?)));
@@ -164,8 +168,8 @@ impl Compared {
     pub fn moved_most(&self, upwards: bool, count: usize) -> Vec<Paired> {
         let sign = if upwards { 1.0 } else { -1.0 };
         let moved = self.users.iter().copied().filter(|user| sign * user.gain() > 0.0);
-        let mut moved: Vec<Paired> = moved.collect();
-        moved.sort_by(|a, b| {
+        let moved: Vec<Paired> = moved.collect();
+        let mut moved = sorted(&moved, |a, b| {
             (sign * b.gain())
                 .total_cmp(&(sign * a.gain()))
                 .then(a.user.cmp(&b.user))

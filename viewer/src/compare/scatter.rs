@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::pairs::Paired;
 use crate::chart::{BOTTOM, Drawing, LEFT, Mark, RIGHT, Reading, Scale, Size, TOP};
+use crate::order::sorted;
 
 /// The dots, ready to be drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +19,8 @@ pub struct Scatter {
 
 impl Scatter {
     /// A dot for each of `users`.
-    pub fn new(names: [String; 2], mut users: Vec<Paired>) -> Self {
-        users.sort_by(|a, b| a.before.total_cmp(&b.before).then(a.user.cmp(&b.user)));
+    pub fn new(names: [String; 2], users: &[Paired]) -> Self {
+        let users = sorted(users, |a, b| a.before.total_cmp(&b.before).then(a.user.cmp(&b.user)));
         let ranks = users.iter().flat_map(|user| [user.before, user.after]);
         Self {
             names,
@@ -175,7 +176,7 @@ mod tests {
         };
         Scatter::new(
             ["a".into(), "b".into()],
-            vec![user(0, 16.0, 1.0), user(1, 1.0, 1.0), user(2, 4.0, 16.0)],
+            &[user(0, 16.0, 1.0), user(1, 1.0, 1.0), user(2, 4.0, 16.0)],
         )
     }
 

@@ -8,6 +8,7 @@ use super::visible::{ROW_HEIGHT, View, row_after_key};
 use super::{Heading, Row};
 use crate::address::Page;
 use crate::navigate::Navigator;
+use crate::state::{Effect, Memo, RwSignal, Signal};
 
 /// The table's state in the page.
 #[derive(Clone, Copy)]

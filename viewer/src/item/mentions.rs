@@ -4,6 +4,7 @@ use eval_core::report::{Found, ResultChunk};
 
 use crate::chart::{BarChart, Bars};
 use crate::export::{Cell, Sheet};
+use crate::order::sorted;
 use crate::overview::GENERATED;
 use crate::user::Profile;
 
@@ -126,9 +127,8 @@ fn mention(item: u32, user: usize, profile: Profile, found: &Found) -> Option<Me
 }
 
 fn by_rank<'a>(mentions: impl Iterator<Item = &'a Mention>) -> Vec<Mention> {
-    let mut sorted: Vec<Mention> = mentions.copied().collect();
-    sorted.sort_by_key(|mention| (mention.rank, mention.user));
-    sorted
+    let mentions: Vec<Mention> = mentions.copied().collect();
+    sorted(&mentions, |a, b| (a.rank, a.user).cmp(&(b.rank, b.user)))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use leptos::task::spawn_local;
 use super::page::item_link;
 use crate::items::known::AllItems;
 use crate::load::Source;
+use crate::state::{RwSignal, StoredValue};
 
 /// So many items are shown.
 const NEAREST: usize = 20;
@@ -59,7 +60,7 @@ pub fn near_view(source: &Source, file: F16File, item: u32, items: AllItems) -> 
         };
         state.set(State::Reading(0));
         spawn_local(async move {
-            let progress = move |bytes| _ = state.try_set(State::Reading(bytes));
+            let progress = move |bytes| state.try_set(State::Reading(bytes));
             let read = source.vectors(&file, &progress).await;
             state.try_set(outcome(read.map_err(|error| error.to_string()), item));
         });

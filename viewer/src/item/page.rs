@@ -13,6 +13,7 @@ use crate::items::rankings::{Counted, Lists, chosen};
 use crate::load::{LoadError, Source};
 use crate::navigate::Navigator;
 use crate::neighbours::neighbours;
+use crate::state::{Loaded, Memo, Signal};
 
 /// The parameter that names the checkpoint.
 const CHECKPOINT: &str = "checkpoint";
@@ -42,7 +43,7 @@ pub fn ItemPage(
     let items = AllItems::new(&source);
     let record = {
         let source = source.clone();
-        LocalResource::new(move || {
+        Loaded::new(move || {
             let source = source.clone();
             async move { record(&source, item).await.map_err(|error| error.to_string()) }
         })

@@ -11,6 +11,7 @@ use crate::controls::{OnDemand, SaveAs};
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::reading::Reading;
+use crate::state::{Memo, RwSignal};
 
 /// So many rankings are listed; a file has all of them.
 const LISTED: usize = 100;

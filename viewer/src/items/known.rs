@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use eval_core::report::{Catalogue, ItemChunk, Manifest};
-use leptos::prelude::*;
 
 use crate::load::Source;
 use crate::reading::Reading;
+use crate::state::{RwSignal, StoredValue};
 
 /// What is known of the items so far.
 #[derive(Clone, Debug, Default)]

@@ -15,6 +15,7 @@ use crate::controls::{Choice, OnDemand, SaveAs, focus_by_key};
 use crate::grid::{Grid, sort_after_click};
 use crate::load::Source;
 use crate::navigate::Navigator;
+use crate::state::{Memo, Signal};
 
 /// The id of the field for words of titles.
 const FIND_ID: &str = "find";

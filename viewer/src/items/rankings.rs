@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use eval_core::Cutoff;
 use eval_core::report::{Exposure, Manifest};
-use leptos::prelude::*;
 
 use crate::load::Source;
 use crate::overview::best_checkpoint;
 use crate::reading::Reading;
+use crate::state::{RwSignal, StoredValue};
 
 /// What top lists are counted of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use leptos::prelude::*;
 
 use super::rankings::{Counted, Exposures, Lists};
 use crate::chart::{AnyDrawing, Chart, Line, LineChart, Point};
+use crate::state::Memo;
 
 /// Points of a curve: one for each per cent of the items.
 const POINTS: usize = 101;

@@ -6,6 +6,7 @@ use super::known::Known;
 use super::rankings::{Counted, Lists};
 use crate::export::{Cell, Sheet};
 use crate::grid::{Heading, Row, aria_sort, sorted};
+use crate::order;
 
 /// A column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl ItemsTable {
         let items = 0..self.popularity.len() as u32;
         let matching: Vec<u32> = items.filter(matches).collect();
         match sort {
-            Column::Title => by_title(matching, known, descending),
+            Column::Title => by_title(&matching, known, descending),
             Column::Item if descending => matching.into_iter().rev().collect(),
             Column::Item => matching,
             Column::Popularity => sorted(matching, &self.popularity, descending),
@@ -160,13 +161,12 @@ impl ItemsTable {
 }
 
 /// By the alphabet; items without a title come last, whichever the direction.
-fn by_title(mut items: Vec<u32>, known: &Known, descending: bool) -> Vec<u32> {
-    items.sort_by(|&a, &b| {
+fn by_title(items: &[u32], known: &Known, descending: bool) -> Vec<u32> {
+    order::sorted(items, |&a, &b| {
         let (a, b) = (known.folded(a), known.folded(b));
         let by_title = if descending { b.cmp(a) } else { a.cmp(b) };
         a.is_empty().cmp(&b.is_empty()).then(by_title)
-    });
-    items
+    })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::items::rankings::chosen;
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::reading::Reading;
+use crate::state::{Effect, LocalValue, Memo, RwSignal, Signal, StoredValue};
 
 /// So many points nearest to the middle are listed.
 const NEAREST: usize = 12;
@@ -146,7 +147,7 @@ fn stage(source: &Source, checkpoint: usize) -> Stage {
         navigator,
         items: AllItems::new(source),
         points: StoredValue::new(Points::new(source.manifest().checkpoints[checkpoint].profiles_per_user)),
-        look: StoredValue::new_local(look),
+        look: LocalValue::new(look),
         kinds: navigator.parameter("kinds"),
         version: RwSignal::new(0),
         moved: RwSignal::new(0),

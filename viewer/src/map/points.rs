@@ -6,6 +6,7 @@ use super::colours::{Palette, share_of, share_of_rank};
 use super::draw::Shape;
 use crate::address::Page;
 use crate::items::known::Known;
+use crate::order::{places, sorted};
 use crate::table::best_rank;
 
 /// A kind of point.
@@ -223,14 +224,14 @@ impl Points {
 
 fn keep_nearest(found: &mut Vec<(f64, Place)>, count: usize) {
     // Of equal distances the one on top comes first.
-    found.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.0.cmp(&a.1.0)).then(a.1.1.cmp(&b.1.1)));
+    *found = sorted(found, |a, b| {
+        a.0.total_cmp(&b.0).then(b.1.0.cmp(&a.1.0)).then(a.1.1.cmp(&b.1.1))
+    });
     found.truncate(count);
 }
 
 fn by_share(shares: &[f32]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..shares.len() as u32).collect();
-    order.sort_by(|&a, &b| shares[a as usize].total_cmp(&shares[b as usize]));
-    order
+    places(shares.len(), &|a, b| shares[a].total_cmp(&shares[b]))
 }
 
 /// The checkpoints that have a map: numbers in the manifest.

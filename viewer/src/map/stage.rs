@@ -16,6 +16,7 @@ use super::points::{Kind, Place, Points};
 use crate::address::{Page, Route};
 use crate::items::known::AllItems;
 use crate::navigate::Navigator;
+use crate::state::{Effect, LocalValue, Memo, RwSignal, StoredValue};
 
 /// How near the pointer must be to a point, in pixels.
 const NEAR: f64 = 12.0;
@@ -73,7 +74,7 @@ pub struct Stage {
     /// What lies on the map.
     pub points: StoredValue<Points>,
     /// How it is looked at.
-    pub look: StoredValue<Look, LocalStorage>,
+    pub look: LocalValue<Look>,
     /// The kinds that are shown, as the address has them.
     pub kinds: Memo<Option<String>>,
     /// Changes with the points and their colours.
@@ -449,7 +450,7 @@ fn paint(stage: Stage, canvas: NodeRef<html::Canvas>) {
     });
     Effect::new(move |_| {
         canvas.track();
-        request_animation_frame(move || _ = stage.is_dark.try_set(is_dark(canvas)));
+        request_animation_frame(move || stage.is_dark.try_set(is_dark(canvas)));
     });
 }
 

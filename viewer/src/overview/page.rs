@@ -16,6 +16,7 @@ use super::{
 use crate::chart::{self, AnyDrawing, Chart, LineChart};
 use crate::load::Source;
 use crate::navigate::Navigator;
+use crate::state::{Effect, Loaded, Memo, RwSignal};
 
 /// So many result files are read without being asked for.
 const READ_UNASKED: usize = 20;
@@ -267,9 +268,9 @@ fn RankHistogram(source: Source, checkpoint: usize) -> impl IntoView {
             }
         }
     });
-    let drawing = Memo::new_with_compare(move |_| Arc::new(ranks.read().chart()) as AnyDrawing, |_, _| true);
-    let read = move || ranks.read().files_read;
-    let has_ranks = Memo::new(move |_| ranks.read().targets() > 0);
+    let drawing = Memo::new_with_compare(move |_| Arc::new(ranks.with(Ranks::chart)) as AnyDrawing, |_, _| true);
+    let read = move || ranks.with(|ranks| ranks.files_read);
+    let has_ranks = Memo::new(move |_| ranks.with(Ranks::targets) > 0);
     let is_reading = move || asked.get() && read() < files && problem.get().is_none();
     let progress = move || {
         is_reading().then(|| {
@@ -323,7 +324,7 @@ async fn read_ranks(
         }
         match source.results(checkpoint, file).await {
             Ok(chunk) => _ = ranks.try_update(|ranks| ranks.add(&chunk)),
-            Err(error) => _ = problem.try_set(Some(error.to_string())),
+            Err(error) => problem.try_set(Some(error.to_string())),
         }
     }
 }
@@ -331,7 +332,7 @@ async fn read_ranks(
 /// What training logged, small charts side by side.
 #[component]
 fn TrainingCurves(source: Source, file: String) -> impl IntoView {
-    let read = LocalResource::new(move || {
+    let read = Loaded::new(move || {
         let (source, file) = (source.clone(), file.clone());
         async move {
             let curves = source.json::<Curves>(&file).await.map_err(|error| error.to_string())?;
@@ -341,17 +342,15 @@ fn TrainingCurves(source: Source, file: String) -> impl IntoView {
     });
     view! {
         <section aria-labelledby="training">
-            <Suspense fallback=|| view! { <h2 id="training">"Training"</h2><p class="faint">"Reading the curves …"</p> }>
-                {move || Suspend::new(async move {
-                    match read.await {
-                        Ok(curves) => view! { <CurveGrid curves=curves.curves /> }.into_any(),
-                        Err(problem) => view! {
-                            <h2 id="training">"Training"</h2>
-                            <p class="problem" role="alert">{problem}</p>
-                        }.into_any(),
-                    }
-                })}
-            </Suspense>
+            {move || match read.get() {
+                None => view! { <h2 id="training">"Training"</h2><p class="faint">"Reading the curves …"</p> }.into_any(),
+                Some(Ok(curves)) => view! { <CurveGrid curves=curves.curves /> }.into_any(),
+                Some(Err(problem)) => view! {
+                    <h2 id="training">"Training"</h2>
+                    <p class="problem" role="alert">{problem}</p>
+                }
+                .into_any(),
+            }}
         </section>
     }
 }

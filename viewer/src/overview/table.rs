@@ -7,6 +7,8 @@ use eval_core::significance::PairedTest;
 
 use super::{distinct, metrics_of};
 
+use crate::order::sorted;
+
 /// Below this p-value a difference is shown as one.
 const SIGNIFICANT: f64 = 0.05;
 
@@ -77,16 +79,15 @@ struct Ranked<'a> {
 pub fn tables(manifest: &Manifest, checkpoint: Option<usize>) -> Vec<Table> {
     let checkpoint = checkpoint.and_then(|place| manifest.checkpoints.get(place));
     let ranked = ranked(manifest, checkpoint);
-    let mut cutoffs = distinct(
+    let cutoffs = distinct(
         ranked
             .iter()
             .flat_map(|row| metrics_of(row.summary))
             .map(Metric::cutoff),
     );
-    // `None`, the whole catalogue, comes last.
-    cutoffs.sort_unstable_by(|a, b| b.cmp(a));
     let table = |cutoff| Table::new(cutoff, &ranked, checkpoint);
-    cutoffs.into_iter().map(table).collect()
+    // `None`, the whole catalogue, comes last.
+    sorted(&cutoffs, |a, b| b.cmp(a)).into_iter().map(table).collect()
 }
 
 fn ranked<'a>(manifest: &'a Manifest, checkpoint: Option<&'a Checkpoint>) -> Vec<Ranked<'a>> {

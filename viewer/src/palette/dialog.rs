@@ -15,6 +15,7 @@ use crate::address::{Page, Route};
 use crate::follow::{Reports, Shown};
 use crate::load::Source;
 use crate::navigate::Navigator;
+use crate::state::{Effect, Memo, RwSignal, StoredValue};
 use crate::theme::Theme;
 
 /// The attribute of a button that says what command it is.

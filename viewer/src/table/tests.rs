@@ -123,7 +123,7 @@ fn popularity_is_known_once_all_targets_are_whichever_file_comes_first() {
         assert_eq!(column(&table, Column::Popularity), [Some(7.0), Some(7.5), None]);
         assert_eq!(column(&table, Column::HistoryLength), [2.0, 0.0, 1.0].map(Some));
         assert_eq!((table.id(1), table.id(9)), ("b", ""));
-        assert_eq!(table.target_items().into_iter().collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!(table.target_items(), [0, 1, 3]);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Items by number, read as they are needed: an item's place on the page is there before its title is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use eval_core::report::Item;
 use leptos::prelude::*;
@@ -10,6 +10,7 @@ use web_sys::Element;
 use crate::address::Page;
 use crate::load::Source;
 use crate::navigate::Navigator;
+use crate::state::{RwSignal, StoredValue};
 
 /// The items that a page shows.
 #[derive(Clone, Copy)]
@@ -32,18 +33,18 @@ impl Items {
 
     /// Reads the files of these items, those that were not asked for.
     pub fn want(self, items: impl IntoIterator<Item = u32>) {
-        let items: BTreeSet<u32> = items.into_iter().collect();
+        let mut items: Vec<u32> = items.into_iter().collect();
+        items.sort_unstable();
+        items.dedup();
         let Some(source) = self.source.try_get_value() else {
             return;
         };
         let per_file = source.manifest().items.per_file.max(1);
-        let mut by_file: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
-        let known = self.known.try_get_untracked().unwrap_or_default();
-        for item in items.into_iter().filter(|item| !known.contains_key(item)) {
-            by_file.entry(item as usize / per_file).or_default().push(item);
-        }
-        for (file, items) in by_file {
-            let source = source.clone();
+        self.known
+            .try_with_untracked(|known| items.retain(|item| !known.contains_key(item)));
+        for items in items.chunk_by(|a, b| *a as usize / per_file == *b as usize / per_file) {
+            let (source, items) = (source.clone(), items.to_vec());
+            let file = items[0] as usize / per_file;
             spawn_local(async move { self.take(file, &items, &source).await });
         }
     }

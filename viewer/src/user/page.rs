@@ -13,6 +13,7 @@ use crate::controls::Choice;
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::neighbours::neighbours;
+use crate::state::{Loaded, Memo, Signal, StoredValue};
 use crate::users::shown::{chosen_checkpoint, parameter, with_results};
 
 /// The parameter that chooses the profile.
@@ -41,7 +42,7 @@ pub fn UserPage(
         }
     });
     let of_record = source.clone();
-    let record = LocalResource::new(move || {
+    let record = Loaded::new(move || {
         let (source, checkpoint) = (of_record.clone(), checkpoint.get());
         async move {
             let record = Record::read(&source, user, checkpoint?).await;
@@ -177,7 +178,7 @@ fn Compared(source: Source, record: Record, profile: Memo<Profile>) -> impl Into
     let with = navigator.parameter(WITH);
     let (user, result) = (StoredValue::new(record.user()), StoredValue::new(record.result()));
     // The text of the other profile: `None` where nothing is compared.
-    let other = LocalResource::new(move || {
+    let other = Loaded::new(move || {
         let other = with.get().and_then(|with| Other::parse(&with));
         let (profile, source, record) = (profile.get(), source.clone(), record.clone());
         async move {

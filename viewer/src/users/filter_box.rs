@@ -7,6 +7,7 @@ use leptos::prelude::*;
 use super::shown::parameter;
 use crate::filter::{Completion, complete};
 use crate::navigate::Navigator;
+use crate::state::{Effect, RwSignal, Signal};
 
 /// The text field's id.
 pub const FILTER_ID: &str = "filter";

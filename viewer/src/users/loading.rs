@@ -52,7 +52,7 @@ pub struct Loading {
     /// Items in a file.
     items_per_file: usize,
     /// The files with targets, once all users are known.
-    target_files: Option<BTreeSet<usize>>,
+    target_files: Option<Vec<usize>>,
     begun: BTreeSet<Job>,
     done: BTreeSet<Job>,
     failed: BTreeSet<Job>,
@@ -137,7 +137,9 @@ impl Loading {
         self.take(Job::Users(file), |table| table.add_users(chunk));
         if (0..self.user_files).all(|file| self.done.contains(&Job::Users(file))) {
             let items = self.table.target_items();
-            self.target_files = Some(items.iter().map(|&item| item as usize / self.items_per_file).collect());
+            let mut files: Vec<usize> = items.iter().map(|&item| item as usize / self.items_per_file).collect();
+            files.dedup();
+            self.target_files = Some(files);
         }
     }
 

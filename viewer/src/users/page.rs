@@ -17,6 +17,7 @@ use crate::grid::Grid;
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::reading::Progress;
+use crate::state::{Effect, Memo, RwSignal, Signal, StoredValue};
 use crate::table::Column;
 
 /// The rows are put in order anew at most so often while files arrive, in milliseconds.

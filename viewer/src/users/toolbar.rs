@@ -7,6 +7,7 @@ use super::shown::{Shown, parameter, with_results};
 use crate::controls::{Choice, SaveAs};
 use crate::load::Source;
 use crate::navigate::Navigator;
+use crate::state::{Memo, Signal, StoredValue};
 use crate::table::Column;
 
 /// The controls above the table.

@@ -1,6 +1,5 @@
 //! The page's side.
 
-use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use web_sys::js_sys::{Array, Promise, Uint8Array};
@@ -9,6 +8,7 @@ use web_sys::{MessageChannel, MessageEvent, WorkerOptions, WorkerType};
 use super::engine::{Engine, Reply, Request};
 use crate::download::address_of;
 use crate::fetch;
+use crate::state::{LocalValue, RwSignal};
 
 /// The worker's script, a file beside the page or inside of it.
 const SCRIPT: &str = "worker.js";
@@ -17,9 +17,9 @@ const SCRIPT: &str = "worker.js";
 #[derive(Clone, Copy, Debug)]
 pub struct Worker {
     /// Gives the worker once it runs.
-    started: StoredValue<Option<Promise>, LocalStorage>,
+    started: LocalValue<Option<Promise>>,
     /// What computes where there is no worker.
-    here: StoredValue<Engine, LocalStorage>,
+    here: LocalValue<Engine>,
     /// Why there is no worker.
     pub absence: RwSignal<Option<String>>,
 }
@@ -28,8 +28,8 @@ impl Worker {
     /// Nothing runs yet.
     pub fn new() -> Self {
         Self {
-            started: StoredValue::new_local(None),
-            here: StoredValue::new_local(Engine::default()),
+            started: LocalValue::new(None),
+            here: LocalValue::new(Engine::default()),
             absence: RwSignal::new(None),
         }
     }

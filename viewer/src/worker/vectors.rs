@@ -2,12 +2,12 @@
 
 use eval_core::Cutoff;
 use eval_core::report::{F16File, Found};
-use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web_sys::js_sys::Uint8Array;
 
 use super::{Reply, Request, Worker};
 use crate::load::Source;
+use crate::state::{RwSignal, StoredValue};
 
 /// How far they are.
 #[derive(Clone, Debug, Default, PartialEq)]
