@@ -39,7 +39,7 @@ pub use plan::{Activation, DecoderPlan, EncoderPlan, Rope, RopeScaling};
 pub use random::philox;
 pub use sample::{Draws, Prompt, Response};
 pub use trainable::{
-    Gradient, Pass, Trainable, gradient_state, optimizer_state, restore_gradients, restore_optimizer,
+    Gradient, Pass, Trainable, gradient_state, moment_tensors, optimizer_state, restore_gradients, restore_optimizer,
     restore_parameters,
 };
 pub use weights::{ParameterId, ParameterSpec, Weights, tensor_to_vec};

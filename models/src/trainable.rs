@@ -1,5 +1,8 @@
 //! What training needs of a model's parameters, on the host: where the model keeps them is its own affair.
 
+use std::any::Any;
+use std::ops::Range;
+
 use crate::files::{CheckpointReader, NamedTensor};
 use crate::optimizer::{AdamConfig, Moments};
 use crate::weights::ParameterSpec;
@@ -38,15 +41,122 @@ pub trait Trainable {
     /// Moves the parameters along the summed gradients times `scale`, by AdamW or Adam, and clears the sums. A parameter without
     /// a gradient stays as it is, like PyTorch's with `grad` None.
     fn step(&mut self, config: &AdamConfig, scale: f64) -> Result<(), ModelError>;
-    /// A parameter's moments; `None` where it has never been moved.
+    /// A parameter's moments, of the part that is kept; `None` where it has never been moved.
     fn moments(&self, index: usize) -> Result<Option<Moments>, ModelError>;
-    /// Replaces a parameter's moments.
+    /// Replaces a parameter's moments, of the part that is kept.
     fn set_moments(&mut self, index: usize, moments: Option<Moments>) -> Result<(), ModelError>;
 
     /// Forgets the summed gradients.
     fn clear_gradients(&mut self) -> Result<(), ModelError> {
         (0..self.trained().len()).try_for_each(|index| self.set_gradient(index, None))
     }
+
+    /// Whether a gradient has arrived at a parameter since the last step.
+    fn has_gradient(&self, index: usize) -> Result<bool, ModelError> {
+        Ok(self.gradient(index)?.is_some())
+    }
+
+    /// The part of a parameter's values whose moments are kept here: all of them, unless [`Trainable::keep_parts`] said less.
+    fn part(&self, index: usize) -> Range<usize> {
+        0..self.trained()[index].scalars()
+    }
+
+    /// From now on moments are kept of `parts` alone, one of every parameter, and [`Trainable::step_part`] moves them: other
+    /// processes see to the rest (ZeRO-2; Rajbhandari et al., 2020, arXiv 1910.02054). Moments that are there already are cut to
+    /// them. False where this model can not, and keeps everything as before.
+    ///
+    /// # Errors
+    /// When a value cannot be read back from its device, or a part lies outside its parameter.
+    fn keep_parts(&mut self, parts: &[Range<usize>]) -> Result<bool, ModelError> {
+        let _ = parts;
+        Ok(false)
+    }
+
+    /// Moves the part of one parameter that is kept along `gradient` times `scale`, as [`Trainable::step`] does, and clears the
+    /// parameter's sum. The other values stay as they are.
+    ///
+    /// # Errors
+    /// When the gradient has not the part's length.
+    fn step_part(
+        &mut self,
+        index: usize,
+        gradient: Vec<f32>,
+        config: &AdamConfig,
+        scale: f64,
+    ) -> Result<(), ModelError> {
+        let _ = (gradient, config, scale);
+        let name = &self.trained()[index].name;
+        let message = format!("{name}: this model moves no parts of parameters");
+        Err(ModelError::Input(message))
+    }
+
+    /// Whether [`Trainable::step_over`] works: gradients and parameters can go from device to device.
+    fn steps_over_devices(&self) -> bool {
+        false
+    }
+
+    /// Sums gradients over all processes and moves the parameters along them times `scale`, over `link`, collectives of the
+    /// device's own kind. `reached` says of each parameter whether a gradient has arrived at it in any process.
+    ///
+    /// # Errors
+    /// When a collective fails, or `link` is of another kind.
+    fn step_over(
+        &mut self,
+        link: &mut dyn Any,
+        reached: &[bool],
+        config: &AdamConfig,
+        scale: f64,
+    ) -> Result<(), ModelError> {
+        let _ = (link, reached, config, scale);
+        let message = "this model has no collectives of its own";
+        Err(ModelError::Input(message.to_owned()))
+    }
+}
+
+/// Of the moments of `from` those of `part`, which lies in it.
+fn cut_moments(name: &str, moments: Moments, from: &Range<usize>, part: &Range<usize>) -> Result<Moments, ModelError> {
+    let within = |values: Vec<f32>| {
+        let range = part.start.wrapping_sub(from.start)..part.end.wrapping_sub(from.start);
+        let inside = values.get(range).map(<[f32]>::to_vec);
+        inside.ok_or_else(|| {
+            let message = format!("{name}: moments are kept of {from:?}, those of {part:?} are not there");
+            ModelError::Input(message)
+        })
+    };
+    Ok(Moments {
+        first: within(moments.first)?,
+        second: within(moments.second)?,
+        steps: moments.steps,
+    })
+}
+
+/// What [`Trainable::keep_parts`] does, `set` being how a model takes up the parts: moments are cut before anything is changed.
+pub(crate) fn cut_to_parts<M: Trainable>(
+    model: &mut M,
+    parts: &[Range<usize>],
+    set: impl FnOnce(&mut M, &[Range<usize>]),
+) -> Result<(), ModelError> {
+    let specs = model.trained();
+    if parts.len() != specs.len() {
+        let message = format!("parts: expected {} of them, found {}", specs.len(), parts.len());
+        return Err(ModelError::Input(message));
+    }
+    let mut moments = Vec::with_capacity(parts.len());
+    for (index, (spec, part)) in specs.iter().zip(parts).enumerate() {
+        if part.start > part.end || part.end > spec.scalars() {
+            let message = format!("{}: has {} values, not {part:?}", spec.name, spec.scalars());
+            return Err(ModelError::Input(message));
+        }
+        let own = model.moments(index)?;
+        let own = own.map(|own| cut_moments(&spec.name, own, &model.part(index), part));
+        moments.push(own.transpose()?);
+    }
+    set(model, parts);
+    for (index, moments) in moments.into_iter().enumerate() {
+        // A part of nothing has no moments.
+        model.set_moments(index, moments.filter(|_| !parts[index].is_empty()))?;
+    }
+    Ok(())
 }
 
 /// The gradients summed so far as tensors under their parameters' names, to be written beside a checkpoint.
@@ -87,25 +197,33 @@ pub fn restore_gradients(model: &mut dyn Trainable, state: &CheckpointReader) ->
 }
 
 /// The optimizer's state as tensors, to be written beside a checkpoint: `NAME.first`, `NAME.second` and `NAME.steps` for every
-/// parameter that has been moved.
+/// parameter that has been moved. It takes a model that keeps the moments of whole parameters.
 ///
 /// # Errors
 /// When a value cannot be read back from its device.
 pub fn optimizer_state(model: &dyn Trainable) -> Result<Vec<NamedTensor>, ModelError> {
     let mut state = Vec::new();
     for (index, spec) in model.trained().iter().enumerate() {
-        let Some(moments) = model.moments(index)? else { continue };
-        let name = &spec.name;
-        state.push(spec.named(&format!("{name}.first"), moments.first));
-        state.push(spec.named(&format!("{name}.second"), moments.second));
-        state.push(NamedTensor {
+        if let Some(moments) = model.moments(index)? {
+            state.extend(moment_tensors(spec, moments));
+        }
+    }
+    Ok(state)
+}
+
+/// One parameter's tensors of [`optimizer_state`].
+pub fn moment_tensors(spec: &ParameterSpec, moments: Moments) -> [NamedTensor; 3] {
+    let name = &spec.name;
+    [
+        spec.named(&format!("{name}.first"), moments.first),
+        spec.named(&format!("{name}.second"), moments.second),
+        NamedTensor {
             name: format!("{name}.steps"),
             shape: vec![1],
             // Exact up to 2²⁴ steps.
             data: vec![moments.steps as f32],
-        });
-    }
-    Ok(state)
+        },
+    ]
 }
 
 /// Takes up the state that [`optimizer_state`] gave.

@@ -1,9 +1,11 @@
 //! A model's parameters as burn tensors, and all that training does to them.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::optimizer::{AdamConfig, Moments, TensorMoments, update};
-use crate::trainable::{Gradient, Pass, Trainable};
+use crate::trainable::{Gradient, Pass, Trainable, cut_to_parts};
 use crate::weights::{ParameterId, ParameterSpec, Weights, matrix, tensor_to_vec};
 use crate::{Kept, ModelError};
 
@@ -18,6 +20,8 @@ pub(crate) struct Tuned {
     leaves: Option<Weights>,
     sums: Vec<Option<TensorSum>>,
     moments: Vec<Option<TensorMoments>>,
+    /// Where moments are kept of parts alone: the part of each parameter.
+    parts: Option<Vec<Range<usize>>>,
     /// Counts changes to the parameters, so that what was made from them knows when it is stale.
     version: u64,
 }
@@ -44,6 +48,7 @@ impl Tuned {
         self.specs = ids.iter().map(|&id| self.weights.spec(id).clone()).collect();
         self.sums = vec![None; ids.len()];
         self.moments = vec![None; ids.len()];
+        self.parts = None;
         self.ids = ids;
         self.changed();
     }
@@ -117,6 +122,16 @@ impl Tuned {
         Ok(matrix(values, rows, columns, &self.device(index)))
     }
 
+    /// Moments of the part that is kept as tensors: of the parameter's shape where that is all of it, else one row.
+    fn moments_tensor(&self, index: usize, values: Vec<f32>) -> Result<Tensor<2>, ModelError> {
+        if self.parts.is_none() {
+            return self.tensor(index, values);
+        }
+        let length = self.part(index).len();
+        check_length(&self.specs[index].name, values.len(), length)?;
+        Ok(matrix(values, 1, length, &self.device(index)))
+    }
+
     fn device(&self, index: usize) -> Device {
         self.weights.get(self.ids[index]).device()
     }
@@ -174,6 +189,10 @@ impl Trainable for Tuned {
     }
 
     fn step(&mut self, config: &AdamConfig, scale: f64) -> Result<(), ModelError> {
+        if self.parts.is_some() {
+            let message = "moments are kept of parts of the parameters: they move by parts";
+            return Err(ModelError::Input(message.to_owned()));
+        }
         self.changed();
         for ((sum, moments), &id) in self.sums.iter_mut().zip(&mut self.moments).zip(&self.ids) {
             let Some(TensorSum { value: gradient, .. }) = sum.take() else {
@@ -204,12 +223,63 @@ impl Trainable for Tuned {
     fn set_moments(&mut self, index: usize, moments: Option<Moments>) -> Result<(), ModelError> {
         let tensors = |moments: Moments| {
             Ok::<_, ModelError>(TensorMoments {
-                first: self.tensor(index, moments.first)?,
-                second: self.tensor(index, moments.second)?,
+                first: self.moments_tensor(index, moments.first)?,
+                second: self.moments_tensor(index, moments.second)?,
                 steps: moments.steps,
             })
         };
         self.moments[index] = moments.map(tensors).transpose()?;
+        Ok(())
+    }
+
+    fn has_gradient(&self, index: usize) -> Result<bool, ModelError> {
+        Ok(self.sums[index].is_some())
+    }
+
+    fn part(&self, index: usize) -> Range<usize> {
+        match &self.parts {
+            Some(parts) => parts[index].clone(),
+            None => 0..self.specs[index].scalars(),
+        }
+    }
+
+    fn keep_parts(&mut self, parts: &[Range<usize>]) -> Result<bool, ModelError> {
+        cut_to_parts(self, parts, |tuned, parts| tuned.parts = Some(parts.to_vec()))?;
+        Ok(true)
+    }
+
+    fn step_part(
+        &mut self,
+        index: usize,
+        gradient: Vec<f32>,
+        config: &AdamConfig,
+        scale: f64,
+    ) -> Result<(), ModelError> {
+        let part = self.part(index);
+        check_length(&self.specs[index].name, gradient.len(), part.len())?;
+        self.sums[index] = None;
+        if part.is_empty() {
+            return Ok(());
+        }
+        self.changed();
+        let [rows, columns] = self.specs[index].dims();
+        let gradient = matrix(gradient, 1, part.len(), &self.device(index));
+        let gradient = if scale == 1.0 {
+            gradient
+        } else {
+            gradient.mul_scalar(scale)
+        };
+        let id = self.ids[index];
+        let whole = self.weights.get(id).reshape([1, rows * columns]);
+        let place = [0..1, part];
+        let value = update(
+            *config,
+            whole.clone().slice(place.clone()),
+            gradient,
+            &mut self.moments[index],
+        );
+        self.weights
+            .set(id, whole.slice_assign(place, value).reshape([rows, columns]));
         Ok(())
     }
 }
@@ -295,6 +365,106 @@ mod tests {
         assert_eq!(tuned.gradient(0).unwrap().unwrap().value, [4.5, -3.0]);
         tuned.clear_gradients().unwrap();
         assert_eq!(tuned.gradient(0).unwrap(), None);
+    }
+
+    const ADAM: AdamConfig = AdamConfig {
+        lr: 0.1,
+        betas: (0.9, 0.999),
+        eps: 1e-6,
+        weight_decay: 0.01,
+        decoupled: true,
+    };
+
+    /// A parameter `w` of three rows of four.
+    fn table() -> Tuned {
+        let mut weights = Weights::default();
+        let spec = ParameterSpec {
+            name: "w".to_owned(),
+            shape: vec![3, 4],
+        };
+        let values = (0..12).map(|at| 0.3 * at as f32 - 1.7).collect();
+        let id = weights.push(spec, matrix(values, 3, 4, &Device::flex()));
+        Tuned::new(weights, vec![id])
+    }
+
+    fn keep(tuned: &mut Tuned, part: Range<usize>) -> Result<bool, ModelError> {
+        tuned.keep_parts(std::slice::from_ref(&part))
+    }
+
+    #[test]
+    fn parts_that_move_by_themselves_move_as_the_whole() {
+        let gradients = [1, 2, 3].map(|step| {
+            (0..12)
+                .map(|at| (at as f32 * 0.7 + step as f32).sin())
+                .collect::<Vec<_>>()
+        });
+        let mut whole = table();
+        // The first step is the whole's in all, so that there are moments to cut.
+        let mut sharers = [0..5, 5..5, 5..12].map(|part| (part, table()));
+        for (step, gradient) in gradients.iter().enumerate() {
+            let sum = |values: &[f32]| {
+                let value = values.to_vec();
+                Some(Gradient { value, rest: None })
+            };
+            whole.set_gradient(0, sum(gradient)).unwrap();
+            whole.step(&ADAM, 0.5).unwrap();
+            for (part, tuned) in &mut sharers {
+                if step == 0 {
+                    tuned.set_gradient(0, sum(gradient)).unwrap();
+                    tuned.step(&ADAM, 0.5).unwrap();
+                    assert!(keep(tuned, part.clone()).unwrap());
+                } else {
+                    tuned.set_gradient(0, sum(gradient)).unwrap();
+                    tuned.step_part(0, gradient[part.clone()].to_vec(), &ADAM, 0.5).unwrap();
+                    assert!(!tuned.has_gradient(0).unwrap());
+                }
+            }
+        }
+        let expected = whole.values(0).unwrap();
+        let moments = whole.moments(0).unwrap().unwrap();
+        for (part, tuned) in &sharers {
+            assert_eq!(tuned.values(0).unwrap()[part.clone()], expected[part.clone()]);
+            let own = tuned.moments(0).unwrap();
+            if part.is_empty() {
+                assert_eq!(own, None);
+                continue;
+            }
+            let own = own.unwrap();
+            assert_eq!(own.first, moments.first[part.clone()]);
+            assert_eq!(own.second, moments.second[part.clone()]);
+            assert_eq!(own.steps, 3);
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_none_and_a_gradient_of_another_length_are_refused() {
+        let mut tuned = table();
+        let error = keep(&mut tuned, 3..13).unwrap_err().to_string();
+        assert!(error.contains("w: has 12 values, not 3..13"), "{error}");
+        assert!(keep(&mut tuned, 3..7).unwrap());
+        assert!(
+            tuned
+                .step(&ADAM, 1.0)
+                .unwrap_err()
+                .to_string()
+                .contains("they move by parts")
+        );
+        let error = tuned.step_part(0, vec![0.0; 12], &ADAM, 1.0).unwrap_err().to_string();
+        assert!(error.contains("w: expected 4 values, found 12"), "{error}");
+        let moments = |length| Moments {
+            first: vec![0.0; length],
+            second: vec![0.0; length],
+            steps: 1,
+        };
+        tuned.set_moments(0, Some(moments(4))).unwrap();
+        let error = tuned.set_moments(0, Some(moments(12))).unwrap_err().to_string();
+        assert!(error.contains("w: expected 4 values, found 12"), "{error}");
+        // What is not kept cannot be asked back.
+        let error = keep(&mut tuned, 2..7).unwrap_err().to_string();
+        assert!(
+            error.contains("moments are kept of 3..7, those of 2..7 are not there"),
+            "{error}"
+        );
     }
 
     #[test]

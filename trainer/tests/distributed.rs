@@ -15,6 +15,7 @@ use models::{AdamConfig, CheckpointReader, Device, Encoder, EncoderOptions};
 use serde_json::Value;
 use tiny_run::{arguments, fixture, lines, prepared, text};
 use trainer::data::Dataset;
+use trainer::train::deal::Deal;
 use trainer::train::loss::contrastive_loss;
 use trainer::train::open_encoder;
 use trainer::train::order::EpochOrder;
@@ -45,11 +46,20 @@ fn launch(world: usize, users: usize, pairs: usize, [dataset, run]: [&Path; 2], 
         command.args(["launch", "--nproc", &world.to_string(), "--"]);
     }
     command
-        .args(arguments(dataset, run, &[&SCHEDULE[..], &own, more].concat()))
+        .args(words(dataset, run, &[&SCHEDULE[..], &own, more].concat()))
         .env("RAYON_NUM_THREADS", "1")
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     command
+}
+
+/// [`arguments`] without the flags whose last value is empty.
+fn words(dataset: &Path, run: &Path, settings: &[(&str, &str)]) -> Vec<String> {
+    let mut words = arguments(dataset, run, settings);
+    while let Some(empty) = words.iter().position(String::is_empty) {
+        words.drain(empty - 1..=empty);
+    }
+    words
 }
 
 fn done(mut command: Command) -> String {
@@ -68,7 +78,12 @@ fn weights(run: &Path, checkpoint: &str, model: &str) -> BTreeMap<String, Vec<f6
     } else {
         folder.join("model.safetensors")
     };
-    let reader = CheckpointReader::open_file(&file).unwrap();
+    tensors(&file)
+}
+
+/// All tensors of a file.
+fn tensors(file: &Path) -> BTreeMap<String, Vec<f64>> {
+    let reader = CheckpointReader::open_file(file).unwrap();
     let read = |name: &str| {
         let shape = reader.shape(name).unwrap();
         let values = reader.read(name, &shape).unwrap().0;
@@ -100,7 +115,8 @@ fn metrics(run: &Path) -> BTreeMap<(u64, String), f64> {
     for line in lines(&run.join("metrics.jsonl")) {
         let step = line["step"].as_u64().unwrap();
         for (name, value) in line.as_object().unwrap() {
-            if let (false, Some(value)) = (["step", "wall_time"].contains(&name.as_str()), value.as_f64()) {
+            let timed = ["step", "wall_time"].contains(&name.as_str()) || name.starts_with("distributed/");
+            if let (false, Some(value)) = (timed, value.as_f64()) {
                 found.insert((step, name.clone()), value);
             }
         }
@@ -110,12 +126,22 @@ fn metrics(run: &Path) -> BTreeMap<(u64, String), f64> {
 
 const GLOBAL: [(&str, &str); 2] = [("--global_whitening", "true"), ("--global_negatives", "true")];
 
-fn assert_same_training(dataset: &Path, folder: &Path, more: &[(&str, &str)]) {
-    let runs = [1, 2, 3].map(|world| folder.join(format!("run-{world}")));
-    for (world, run) in (1..).zip(&runs) {
-        done(launch(world, 6, 6, [dataset, run], &[&GLOBAL[..], more].concat()));
+/// How many processes, and whether they share the optimizer's state out.
+const WAYS: [(usize, &str); 5] = [(1, "true"), (2, "true"), (3, "true"), (2, "false"), (3, "false")];
+
+fn assert_same_training(ways: &[(usize, &str)], dataset: &Path, folder: &Path, more: &[(&str, &str)]) {
+    let runs: Vec<_> = ways
+        .iter()
+        .map(|(world, sharded)| folder.join(format!("run-{world}-{sharded}")))
+        .collect();
+    for (&(world, sharded), run) in ways.iter().zip(&runs) {
+        let own = [("--shard_optimizer", sharded)];
+        let said = done(launch(world, 6, 6, [dataset, run], &[&GLOBAL[..], &own, more].concat()));
+        if world > 1 {
+            assert_kept(&said, if sharded == "true" { world } else { 1 });
+        }
     }
-    let [alone, ..] = &runs;
+    let alone = &runs[0];
     for run in &runs[1..] {
         let (expected, found) = (metrics(alone), metrics(run));
         assert!(expected.keys().eq(found.keys()));
@@ -134,6 +160,15 @@ fn assert_same_training(dataset: &Path, folder: &Path, more: &[(&str, &str)]) {
             let start = weights(alone, from, model);
             let apart = apart(&start, &weights(alone, to, model), &weights(run, to, model));
             assert!(apart < 1e-6, "{}: {model} is {apart:e} apart", run.display());
+            // What is saved of the optimizers is whole, whoever kept it.
+            let [one, other] = [alone, run].map(|run| optimizer(run, to, model));
+            assert!(one.keys().eq(other.keys()) && !one.is_empty());
+            for (name, values) in &one {
+                let most = values.iter().fold(1e-30, |most: f64, value| most.max(value.abs()));
+                let pairs = values.iter().zip(&other[name]);
+                let worst = pairs.map(|(one, other)| (one - other).abs()).fold(0.0, f64::max);
+                assert!(worst <= 1e-5 * most, "{}: {name}: {worst:e} of {most:e}", run.display());
+            }
         }
         // The same users in the same order, with the same profiles and rewards.
         let traces = [alone, run].map(|run| lines(&run.with_extension("trace")));
@@ -144,50 +179,55 @@ fn assert_same_training(dataset: &Path, folder: &Path, more: &[(&str, &str)]) {
     }
 }
 
+/// Rank 0 must have said that it keeps moments of no more than its share, of which there are so many.
+fn assert_kept(said: &str, shares: usize) {
+    let line = said.lines().find(|line| line.contains("the optimizer's moments of"));
+    let numbers: Vec<usize> = line.unwrap().split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [kept, all] = numbers[..] else { panic!("{line:?}") };
+    // A parameter that does not divide evenly costs at most one value.
+    assert!(
+        all > 1000 && kept >= all / shares && kept <= all / shares + 200,
+        "{line:?}"
+    );
+}
+
+/// What a checkpoint holds of a model's optimizer.
+fn optimizer(run: &Path, checkpoint: &str, model: &str) -> BTreeMap<String, Vec<f64>> {
+    let state = run.join("checkpoints").join(checkpoint).join("state");
+    tensors(&state.join(format!("{model}-optimizer.safetensors")))
+}
+
 #[test]
 fn one_two_and_three_processes_train_the_same_adapter_and_embedder() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
-    assert_same_training(&dataset, folder.path(), &[]);
+    assert_same_training(&WAYS, &dataset, folder.path(), &[]);
+}
+
+/// Settings for what has no adapters.
+fn without_adapters(trainable: &'static str) -> [(&'static str, &'static str); 5] {
+    [
+        ("--trainable", trainable),
+        ("--lora_rank", ""),
+        ("--lora_alpha", ""),
+        ("--num_lm_updates", "2"),
+        ("--noptepochs", "2"),
+    ]
 }
 
 #[test]
 fn one_two_and_three_processes_train_the_same_last_layers() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());
-    let layers = [("--trainable", "last-n"), ("--num_layers_unfrozen", "1")];
-    let runs = [1, 3].map(|world| folder.path().join(format!("run-{world}")));
-    let without_lora = |world: usize, run: &Path| {
-        let mut settings = arguments(&dataset, run, &[&GLOBAL[..], &layers].concat());
-        let own = [
-            ("--num_iterations", "1"),
-            ("--num_emb_updates", "0"),
-            ("--num_lm_updates", "1"),
-            ("--noptepochs", "2"),
-        ];
-        settings.extend(
-            own.iter()
-                .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]),
-        );
-        let users = (6 / world).to_string();
-        let place = settings
-            .iter()
-            .position(|word| word == "--gradient_accumulation_steps")
-            .unwrap();
-        settings[place + 1] = users;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
-        if world > 1 {
-            command.args(["launch", "--nproc", &world.to_string(), "--"]);
-        }
-        command.args(settings).stdout(Stdio::null()).stderr(Stdio::piped());
-        done(command);
-    };
-    without_lora(1, &runs[0]);
-    without_lora(3, &runs[1]);
-    let at = |run: &Path, name: &str| weights(run, name, "lm");
-    let start = at(&runs[0], "update-000000");
-    let apart = apart(&start, &at(&runs[0], "update-000001"), &at(&runs[1], "update-000001"));
-    assert!(apart < 1e-6, "{apart:e}");
+    let settings = [&without_adapters("last-n")[..], &[("--num_layers_unfrozen", "1")]].concat();
+    assert_same_training(&WAYS, &dataset, folder.path(), &settings);
+}
+
+#[test]
+fn one_two_and_three_processes_train_the_same_whole_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    assert_same_training(&WAYS[..4], &dataset, folder.path(), &without_adapters("full"));
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -219,17 +259,27 @@ fn by_default_each_process_whitens_over_its_own_rewards_and_contrasts_with_its_o
     ];
     done(launch(2, 8, 8, [&dataset, &run], &settings));
 
+    let train = Dataset::open(&dataset).unwrap().train;
+    let prompts: BTreeMap<&str, usize> = train
+        .iter()
+        .map(|user| (user.id.as_str(), user.prompt_tokens.len()))
+        .collect();
     for update in lines(&run.with_extension("trace")) {
         let users = update["responses"].as_array().unwrap();
         assert_eq!(users.len(), 8);
-        // Rank r's k-th user stands at r + 2k.
+        let users: Vec<&Value> = users.iter().collect();
+        // Users are dealt out by the length of their prompts.
+        let lengths: Vec<usize> = update["users"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| prompts[id.as_str().unwrap()])
+            .collect();
+        let deal = Deal::by_length(&lengths, 2);
         for rank in 0..2 {
-            let responses = users
-                .iter()
-                .skip(rank)
-                .step_by(2)
-                .flat_map(|pair| pair.as_array().unwrap());
-            let responses: Vec<&Value> = responses.collect();
+            let own = deal.own(&users, rank);
+            assert_eq!(own.len(), 4);
+            let responses: Vec<&Value> = own.iter().flat_map(|pair| pair.as_array().unwrap()).collect();
             let raw: Vec<f64> = responses.iter().map(|response| raw_total(response)).collect();
             let mean = raw.iter().sum::<f64>() / 8.0;
             let variance = raw.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 8.0;
@@ -460,6 +510,87 @@ fn a_run_of_two_processes_that_is_stopped_by_a_signal_is_gone_on_with() {
         "{said}"
     );
     assert!(fs::read_dir(run.join("checkpoints")).unwrap().count() >= 2, "{said}");
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_processes_that_share_the_optimizer_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let first = folder.path().join("first");
+    // Both models have been moved, and a step of the embedder is half summed, when two processes stop.
+    let settings = [
+        ("--num_iterations", "2"),
+        ("--num_emb_updates", "3"),
+        ("--num_lm_updates", "1"),
+        ("--print_sample_output_freq", "100"),
+        ("--stop_after", "5"),
+    ];
+    done(launch(2, 8, 8, [&dataset, &first], &settings));
+    let ways = [(1, "true"), (3, "true"), (3, "false"), (4, "true")];
+    let runs = ways.map(|(world, sharded)| {
+        let run = folder.path().join(format!("run-{world}-{sharded}"));
+        copy_folder(&first, &run);
+        let (output, trace) = (text(&run).to_owned(), run.with_extension("trace"));
+        fs::copy(first.with_extension("trace"), &trace).unwrap();
+        // The folder has moved.
+        let config = run.join("config.toml");
+        let moved = fs::read_to_string(&config).unwrap().replace(text(&first), &output);
+        fs::write(&config, moved).unwrap();
+        let mut resume = Command::new(env!("CARGO_BIN_EXE_langptune"));
+        if world > 1 {
+            resume.args(["launch", "--nproc", &world.to_string(), "--"]);
+        }
+        let own = ["train", "--resume", "--shard_optimizer", sharded, "--output", &output];
+        resume.args(own).env("RAYON_NUM_THREADS", "1").stderr(Stdio::piped());
+        let said = done(resume);
+        assert!(said.contains("going on after update 5"), "{said}");
+        if world > 1 {
+            assert_kept(&said, if sharded == "true" { world } else { 1 });
+        }
+        run
+    });
+    for model in ["lm", "embedder"] {
+        let start = weights(&first, "update-000000", model);
+        let at_end = |run: &Path| weights(run, "update-000008", model);
+        // Shared out anew or kept whole, the numbers are the same.
+        assert_eq!(at_end(&runs[1]), at_end(&runs[2]));
+        // Others train on other batches, but from the same moments: none has lost its way.
+        for run in &runs {
+            assert!(
+                apart(&start, &at_end(&runs[0]), &at_end(run)) < 1.0,
+                "{}",
+                run.display()
+            );
+            let state = optimizer(run, "update-000008", model);
+            let steps: Vec<f64> = state
+                .iter()
+                .filter(|(name, _)| name.ends_with(".steps"))
+                .map(|(_, at)| at[0])
+                .collect();
+            assert!(steps.iter().all(|&steps| steps == steps_of(model)), "{steps:?}");
+        }
+    }
+}
+
+/// Optimizer steps of the schedule above: two a phase of three batches, and four epochs an update.
+fn steps_of(model: &str) -> f64 {
+    match model {
+        "lm" => 8.0,
+        _ => 4.0,
+    }
+}
+
+fn copy_folder(from: &Path, into: &Path) {
+    fs::create_dir_all(into).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = into.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
 }
 
 #[test]

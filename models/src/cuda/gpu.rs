@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_void};
 use std::fmt::{self, Debug};
 use std::mem::size_of_val;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use cudarc::cublaslt::{result as lt, sys as lts};
@@ -42,6 +42,7 @@ impl Element {
 pub struct Gpu(Arc<Inner>);
 
 struct Inner {
+    ordinal: usize,
     context: Arc<CudaContext>,
     stream: sys::CUstream,
     name: String,
@@ -94,7 +95,32 @@ pub(super) fn driver(what: &'static str) -> impl Fn(result::DriverError) -> Mode
     }
 }
 
+/// GPUs that are open, by number.
+static OPEN: Mutex<BTreeMap<usize, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+
 impl Gpu {
+    /// How many GPUs this process sees; 0 where there is no driver.
+    pub fn count() -> usize {
+        // SAFETY: it only looks for the library.
+        let driver = unsafe { sys::is_culib_present() };
+        let count = driver.then(|| CudaContext::device_count().ok()).flatten();
+        count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
+    }
+
+    /// GPU number `ordinal`, opened if it is not open yet: all who ask share its stream.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn shared(ordinal: usize) -> Result<Self, ModelError> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inner) = open.get(&ordinal).and_then(Weak::upgrade) {
+            return Ok(Self(inner));
+        }
+        let gpu = Self::open(ordinal)?;
+        open.insert(ordinal, Arc::downgrade(&gpu.0));
+        Ok(gpu)
+    }
+
     /// Opens GPU number `ordinal`.
     ///
     /// # Errors
@@ -153,6 +179,7 @@ impl Gpu {
             message: format!("{error:?}"),
         })?;
         Ok(Self(Arc::new(Inner {
+            ordinal,
             context,
             stream,
             name,
@@ -165,6 +192,11 @@ impl Gpu {
             plans: Mutex::default(),
             trace: Mutex::default(),
         })))
+    }
+
+    /// Its number among the GPUs that this process sees.
+    pub fn ordinal(&self) -> usize {
+        self.0.ordinal
     }
 
     /// What the card calls itself.

@@ -69,6 +69,7 @@ module!(ROWS, "rows.cu", "kernels/rows.cu", false:
     GATE_BACKWARD = "gate_backward",
     ADAM = "adam",
     PLACE = "place",
+    WIDEN = "widen",
     MERGE = "merge",
     NOISE = "noise",
     ADD_NORM_8 = "add_norm_8",

@@ -1,14 +1,19 @@
 //! The decoder on a card as training knows a language model.
 
+use std::any::Any;
+use std::ops::Range;
 use std::path::Path;
 
 use super::decoder::{CudaDecoder, CudaPass, CudaTrunk};
 use super::gpu::Element;
+use super::nccl::Nccl;
+use super::optimize::{step_over, step_part};
 use crate::decoder::{ADAPTER_PREFIX, check_vocabulary, decoder_specs, write_adapter};
 use crate::files::{CheckpointReader, Dtype, NamedTensor, write_parameters};
 use crate::folder::{copy_companions, create, write_config};
 use crate::language_model::{TrackedScores, Trunk};
 use crate::sample::{Draws, Prompt, Response};
+use crate::trainable::cut_to_parts;
 use crate::weights::ParameterSpec;
 use crate::{
     AdamConfig, Gradient, Kept, LanguageModel, ModelError, Moments, PackedBatch, Pass, Policy, Scores, Trainable,
@@ -153,7 +158,7 @@ impl Trainable for CudaDecoder {
         let Some([first, second]) = &trained.moments else {
             return Ok(None);
         };
-        let count = trained.spec.scalars();
+        let count = trained.part().len();
         Ok(Some(Moments {
             first: first.read(0, count)?,
             second: second.read(0, count)?,
@@ -169,7 +174,7 @@ impl Trainable for CudaDecoder {
             trained.steps = 0;
             return Ok(());
         };
-        let count = trained.spec.scalars();
+        let count = trained.part().len();
         if first.len() != count || second.len() != count {
             let message = format!("{}: moments of {} values for {count}", trained.spec.name, first.len());
             return Err(ModelError::Input(message));
@@ -179,6 +184,55 @@ impl Trainable for CudaDecoder {
         buffers[1].write(0, &second)?;
         trained.moments = Some(buffers);
         trained.steps = steps;
+        Ok(())
+    }
+
+    fn has_gradient(&self, index: usize) -> Result<bool, ModelError> {
+        Ok(self.trained[index].reached)
+    }
+
+    fn part(&self, index: usize) -> Range<usize> {
+        self.trained[index].part()
+    }
+
+    fn keep_parts(&mut self, parts: &[Range<usize>]) -> Result<bool, ModelError> {
+        cut_to_parts(self, parts, |decoder, parts| {
+            let trained = decoder.trained.iter_mut().zip(parts);
+            trained.for_each(|(trained, part)| trained.kept = Some(part.clone()));
+        })?;
+        Ok(true)
+    }
+
+    fn step_part(
+        &mut self,
+        index: usize,
+        gradient: Vec<f32>,
+        config: &AdamConfig,
+        scale: f64,
+    ) -> Result<(), ModelError> {
+        let gpu = self.gpu.clone();
+        step_part(&gpu, self.element, &mut self.trained[index], &gradient, config, scale)?;
+        self.changed();
+        Ok(())
+    }
+
+    fn steps_over_devices(&self) -> bool {
+        true
+    }
+
+    fn step_over(
+        &mut self,
+        link: &mut dyn Any,
+        reached: &[bool],
+        config: &AdamConfig,
+        scale: f64,
+    ) -> Result<(), ModelError> {
+        let nccl = link
+            .downcast_mut::<Nccl>()
+            .ok_or_else(|| ModelError::Input("a GPU's collectives are NCCL's".to_owned()))?;
+        let gpu = self.gpu.clone();
+        step_over(&gpu, self.element, &mut self.trained, nccl, reached, config, scale)?;
+        self.changed();
         Ok(())
     }
 }

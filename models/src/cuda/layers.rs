@@ -345,7 +345,10 @@ pub(super) struct Trained {
     pub(super) gradient: Buffer,
     /// Whether anything was added to the gradient since it was last cleared.
     pub(super) reached: bool,
+    /// Of the part that is kept.
     pub(super) moments: Option<[Buffer; 2]>,
+    /// Where that is less than all of it: the values whose moments are kept here.
+    pub(super) kept: Option<std::ops::Range<usize>>,
     pub(super) steps: u32,
     pub(super) copy: Option<View>,
 }

@@ -10,10 +10,13 @@ mod gpu;
 mod kernels;
 mod language_model;
 mod layers;
+mod nccl;
+mod optimize;
 mod sample;
 mod timing;
 
 pub use check::{Check, check};
 pub use decoder::{CudaDecoder, CudaDecoderOptions, CudaPass, CudaTrunk};
 pub use gpu::{Element, Gpu};
+pub use nccl::{Failed, Nccl, UNIQUE_ID_BYTES, nccl_unique_id, nccl_version};
 pub use timing::{Shapes, Timing, limits, time};

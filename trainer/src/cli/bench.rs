@@ -41,7 +41,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 64)]
     new_tokens: usize,
     /// Where the models compute.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
 }
 

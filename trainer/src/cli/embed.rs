@@ -34,7 +34,7 @@ pub struct EmbedArgs {
     #[arg(long)]
     max_tokens: Option<usize>,
     /// Where the model computes.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
 }
 

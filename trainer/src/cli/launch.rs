@@ -1,4 +1,4 @@
-//! `langptune launch`: several processes of this program that train together on one host.
+//! `langptune launch`: several processes of this program that train together, on one host or as one host's share of them.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -7,30 +7,44 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::UsageError;
-use crate::dist::{LAUNCHED_VARIABLE, SECRET_VARIABLE};
+use crate::config::variable_name;
+use crate::dist::{LAUNCHED_VARIABLE, RESTARTED_VARIABLE, SECRET_VARIABLE};
 
 const EXAMPLES: &str = "\
 Examples:
   langptune launch --nproc 2 -- train --preset gemma --dataset data/movies --output runs/movies
   RAYON_NUM_THREADS=8 langptune launch --nproc 4 -- train --config runs/movies/config.toml --output runs/again
+  langptune launch --nproc 8 --max-restarts 3 -- train --preset gemma --dataset data/movies --output runs/movies
+  MASTER_ADDR=node1 MASTER_PORT=29500 LANGPTUNE_SECRET=… langptune launch --nproc 8 --hosts 2 --host-rank 0 -- train …
 
 Rank 0 writes the run and shows progress; what the other ranks say is printed with their number in front.
-The processors are shared out unless RAYON_NUM_THREADS is set. When one rank fails, all end.";
+The processors are shared out unless RAYON_NUM_THREADS is set. When one rank fails, all end; with
+--max-restarts they begin again from the last checkpoint. On several hosts run it once on each, with the
+same MASTER_ADDR, MASTER_PORT (where the first host's rank 0 listens) and LANGPTUNE_SECRET.";
 
-/// Train in several processes on this host
+/// Train in several processes, on this host or on several
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct LaunchArgs {
     /// How many processes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     nproc: u16,
+    /// How often the processes are started again from the last checkpoint when one has failed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_restarts: u32,
+    /// How many hosts run this command, each with as many processes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    hosts: u16,
+    /// This host's number among them, from 0
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    host_rank: u16,
     /// The command that every process runs, after two dashes: train and its flags
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -51,21 +65,96 @@ pub(super) fn run(arguments: &LaunchArgs) -> anyhow::Result<()> {
         )
         .into());
     }
+    check(arguments)?;
     let signals = Signals::listen().context("cannot listen for signals")?;
-    let mut ranks = Ranks::start(arguments, signals)?;
-    let outcome = ranks.wait();
-    ranks.kill();
-    ranks.finish_output();
-    match outcome {
-        None => Ok(()),
-        Some(_) if ranks.passed > 0 => anyhow::bail!("launch: stopped by a signal; all ranks have ended"),
-        Some((rank, status)) if status.code() == Some(2) => Err(UsageError::new(format!(
-            "launch: rank {rank} did not accept the command line, see above"
-        ))
-        .into()),
-        Some((rank, status)) => {
-            anyhow::bail!("launch: rank {rank} was the first to end: {status}; all ranks have ended")
+    let meeting = Meeting::of(arguments)?;
+    let started = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mut restarts = 0;
+    loop {
+        let restarted = (restarts > 0).then_some(started);
+        let mut ranks = Ranks::start(arguments, &meeting, restarted, &signals)?;
+        let outcome = ranks.wait();
+        ranks.kill();
+        ranks.finish_output();
+        let Some((rank, status)) = outcome else { return Ok(()) };
+        if ranks.passed > 0 {
+            anyhow::bail!("launch: stopped by a signal; all ranks have ended");
         }
+        if status.code() == Some(2) {
+            let message = format!("launch: rank {rank} did not accept the command line, see above");
+            return Err(UsageError::new(message).into());
+        }
+        if restarts >= arguments.max_restarts {
+            anyhow::bail!("launch: rank {rank} was the first to end: {status}; all ranks have ended");
+        }
+        restarts += 1;
+        eprintln!(
+            "launch: rank {rank} was the first to end: {status}; restart {restarts} of {} goes on from the last checkpoint",
+            arguments.max_restarts
+        );
+    }
+}
+
+/// Refuses what cannot work, before anything is started.
+fn check(arguments: &LaunchArgs) -> Result<(), UsageError> {
+    let named = |word: &OsString| {
+        word.to_str()
+            .is_some_and(|word| word == "--output" || word.starts_with("--output="))
+    };
+    let output = arguments.command.iter().any(named) || std::env::var_os(variable_name("output")).is_some();
+    if arguments.max_restarts > 0 && !output {
+        return Err(UsageError::new(
+            "launch: --max-restarts goes on with the run that the command names: give it --output",
+        ));
+    }
+    if arguments.host_rank >= arguments.hosts {
+        return Err(UsageError::new(format!(
+            "launch: --host-rank is {}, expected 0 to {}: hosts are counted from 0",
+            arguments.host_rank,
+            arguments.hosts - 1
+        )));
+    }
+    Ok(())
+}
+
+/// Where the ranks meet, and what they know each other by.
+#[derive(Debug)]
+struct Meeting {
+    /// On several hosts, where rank 0 listens; on one a free port is found at every start.
+    master: Option<[String; 2]>,
+    secret: String,
+}
+
+impl Meeting {
+    fn of(arguments: &LaunchArgs) -> anyhow::Result<Self> {
+        let given = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        if arguments.hosts == 1 {
+            let secret = given(SECRET_VARIABLE).map_or_else(random_secret, Ok)?;
+            return Ok(Self { master: None, secret });
+        }
+        let need = |name: &str| {
+            given(name).ok_or_else(|| {
+                UsageError::new(format!(
+                    "launch: on several hosts {name} must be set, to the same everywhere"
+                ))
+            })
+        };
+        Ok(Self {
+            master: Some([need("MASTER_ADDR")?, need("MASTER_PORT")?]),
+            secret: need(SECRET_VARIABLE)?,
+        })
+    }
+
+    /// Address and port for a start.
+    fn place(&self) -> std::io::Result<[String; 2]> {
+        if let Some(master) = &self.master {
+            return Ok(master.clone());
+        }
+        // The port is free now; should another program take it first, rank 0 says so.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(["127.0.0.1".to_owned(), port.to_string()])
     }
 }
 
@@ -92,47 +181,56 @@ impl Signals {
     }
 }
 
-/// The processes.
+/// The processes of this host.
 #[derive(Debug)]
-struct Ranks {
+struct Ranks<'a> {
+    /// The number of the first.
+    first: usize,
     children: Vec<(Child, Option<ExitStatus>)>,
     printers: Vec<JoinHandle<()>>,
-    signals: Signals,
+    signals: &'a Signals,
     /// Signals that were passed on.
     passed: usize,
 }
 
-impl Ranks {
-    fn start(arguments: &LaunchArgs, signals: Signals) -> anyhow::Result<Self> {
-        let world = usize::from(arguments.nproc);
+impl<'a> Ranks<'a> {
+    fn start(
+        arguments: &LaunchArgs,
+        meeting: &Meeting,
+        restarted: Option<u64>,
+        signals: &'a Signals,
+    ) -> anyhow::Result<Self> {
+        let here = usize::from(arguments.nproc);
         let program = std::env::current_exe().context("cannot find this program's file")?;
-        // The port is free now; should another program take it first, rank 0 says so.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let secret = match std::env::var(SECRET_VARIABLE) {
-            Ok(secret) if !secret.is_empty() => secret,
-            _ => random_secret()?,
-        };
+        let [address, port] = meeting.place()?;
         let mut ranks = Self {
-            children: Vec::with_capacity(world),
+            first: here * usize::from(arguments.host_rank),
+            children: Vec::with_capacity(here),
             printers: Vec::new(),
             signals,
             passed: 0,
         };
-        for rank in 0..world {
+        for local in 0..here {
+            let rank = ranks.first + local;
             let mut command = Command::new(&program);
             command
                 .args(&arguments.command)
                 .env("RANK", rank.to_string())
-                .env("LOCAL_RANK", rank.to_string())
-                .env("WORLD_SIZE", world.to_string())
-                .env("MASTER_ADDR", "127.0.0.1")
-                .env("MASTER_PORT", port.to_string())
-                .env(SECRET_VARIABLE, &secret)
+                .env("LOCAL_RANK", local.to_string())
+                .env("LOCAL_WORLD_SIZE", here.to_string())
+                .env("WORLD_SIZE", (here * usize::from(arguments.hosts)).to_string())
+                .env("MASTER_ADDR", &address)
+                .env("MASTER_PORT", &port)
+                .env(SECRET_VARIABLE, &meeting.secret)
                 .env(LAUNCHED_VARIABLE, "1")
                 // Held open by this process: its end tells the ranks that the launcher is gone.
                 .stdin(Stdio::piped());
+            match restarted {
+                Some(started) => command.env(RESTARTED_VARIABLE, started.to_string()),
+                None => command.env_remove(RESTARTED_VARIABLE),
+            };
             if std::env::var_os("RAYON_NUM_THREADS").is_none() {
-                command.env("RAYON_NUM_THREADS", threads_each(world).to_string());
+                command.env("RAYON_NUM_THREADS", threads_each(here).to_string());
             }
             if rank > 0 {
                 command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -169,7 +267,7 @@ impl Ranks {
         loop {
             for (rank, status) in self.newly_ended() {
                 if !status.success() && failed.is_none() {
-                    failed = Some((rank, status, Instant::now()));
+                    failed = Some((self.first + rank, status, Instant::now()));
                 }
             }
             self.pass_signals();
@@ -249,10 +347,10 @@ fn print_lines(rank: usize, output: Box<dyn Read + Send>) {
     }
 }
 
-/// Threads of each of `world` processes on this host's processors.
-fn threads_each(world: usize) -> usize {
+/// Threads of each of `here` processes on this host's processors.
+fn threads_each(here: usize) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors / world).max(1)
+    (processors / here).max(1)
 }
 
 /// 32 random bytes in hexadecimal.

@@ -30,7 +30,7 @@ pub struct LogprobArgs {
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
     /// Where the model computes.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
 }
 

@@ -48,7 +48,7 @@ pub struct ProfileArgs {
     #[arg(long, default_value_t = 555_134)]
     seed: u64,
     /// Where the model computes.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
     /// One JSON object a profile instead of text.
     #[arg(long)]

@@ -10,11 +10,11 @@ use serde::Serialize;
 use super::train_sources;
 use crate::checkpoint::RunLock;
 use crate::config::{
-    Device, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles, PromptTemplate, RewardType,
-    TrainConfig, TrainableKind, flag_name,
+    Collectives, Device, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles, PromptTemplate,
+    RewardType, TrainConfig, TrainableKind, flag_name,
 };
 use crate::dist::{self, Communicator, DistError, Solo};
-use crate::train::{self, End, Start, Trainer};
+use crate::train::{self, End, Sharing, Start, Trainer};
 use crate::{interrupt, progress};
 
 const EXAMPLES: &str = "\
@@ -81,7 +81,7 @@ pub(super) struct RunArgs {
     /// Seed of all draws [default: 555134]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where models compute [default: cpu]
+    /// Where models compute: cpu, cuda, cuda:N or wgpu; with cuda each process of a host takes a GPU of its own [default: cpu]
     #[arg(long)]
     device: Option<Device>,
     /// What the language model computes in on an NVIDIA GPU; sums and what is trained are f32 either way [default: bf16]
@@ -117,6 +117,15 @@ pub(super) struct ControlArgs {
     /// Seconds that processes wait for one of them before all end [default: 600]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_count)]
     watchdog_secs: Option<usize>,
+    /// Share the optimizers' state out among the processes (ZeRO-2); it changes no result [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    shard_optimizer: Option<bool>,
+    /// What carries gradients between processes: auto is nccl with --device cuda, else tcp [default: auto]
+    #[arg(long)]
+    collectives: Option<Collectives>,
+    /// What gradients travel in over NCCL [default: f32]
+    #[arg(long)]
+    gradient_precision: Option<Precision>,
     /// Print the resolved configuration and stop [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     print_config: Option<bool>,
@@ -360,6 +369,8 @@ pub struct RunControl {
     pub stop_after: Option<usize>,
     /// Seconds that processes wait for one of them; `None` for the default.
     pub watchdog_secs: Option<usize>,
+    /// How processes share what they keep.
+    pub sharing: Sharing,
     /// Whether the configuration is only printed.
     pub print_config: bool,
 }
@@ -416,7 +427,7 @@ fn execute(config: &TrainConfig, control: &RunControl) -> anyhow::Result<()> {
     let start = start.inspect_err(|error| comm.abort(&format!("{error:#}")))?;
     let stop_after = control.stop_after.map(|updates| updates as u64);
     interrupt::install();
-    let outcome = Trainer::join(config.clone(), start, stop_after, comm)?.run()?;
+    let outcome = Trainer::join(config.clone(), start, stop_after, comm, control.sharing)?.run()?;
     if !root {
         return Ok(());
     }
@@ -450,17 +461,20 @@ fn begin(config: &TrainConfig, control: &RunControl) -> anyhow::Result<Start> {
 fn join(config: &TrainConfig, control: &RunControl) -> anyhow::Result<Box<dyn Communicator>> {
     let variable = |name: &str| std::env::var(name).ok();
     dist::end_with_launcher(variable);
-    if dist::place(&variable)?.is_none() {
+    let Some(place) = dist::place(&variable)? else {
         return Ok(Box::new(Solo));
-    }
+    };
     let watchdog = Duration::from_secs(control.watchdog_secs.unwrap_or(WATCHDOG_SECS) as u64);
-    let comm = dist::join(variable, &train::identity(config)?, watchdog, end_unnoticed)?;
-    if comm.rank() == 0 {
-        eprintln!("{} processes have joined", comm.world());
+    let identity = train::identity(config, control.sharing)?;
+    let Some(tcp) = dist::join(variable, &identity, watchdog, end_unnoticed)? else {
+        return Ok(Box::new(Solo));
+    };
+    if tcp.rank() == 0 {
+        eprintln!("{} processes have joined, by {}", tcp.world(), place.launcher);
     } else {
         progress::silence();
     }
-    Ok(comm)
+    Ok(train::join_devices(tcp, config.run.device, control.sharing)?)
 }
 
 /// Ends a process whose training computes on though the run has failed.

@@ -1,13 +1,17 @@
 //! The sources of a training configuration around its flags: environment, `--config` file, command line.
 
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use clap::{Args, Command, FromArgMatches};
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::UsageError;
 use super::train::{RunControl, TrainArgs};
 use crate::config::{self, ConfigError, Layer, Source, TrainConfig, variable_name};
+use crate::dist::RESTARTED_VARIABLE;
+use crate::train::Sharing;
 
 /// The configuration that command line, environment and file make together, and what holds for this call alone.
 ///
@@ -22,10 +26,24 @@ pub(super) fn resolve(
     let flags = arguments
         .given()
         .map_err(|error| UsageError::new(format!("the command line: {error}")))?;
-    let variables = environment(variables)?;
+    let variables: Vec<_> = variables.collect();
+    let started = variables.iter().find(|(name, _)| name == RESTARTED_VARIABLE);
+    let started = started.and_then(|(_, seconds)| seconds.parse::<u64>().ok());
+    let variables = environment(variables.into_iter())?;
     let both = |name: &str| flags.get(name).or_else(|| variables.get(name));
     let mut layers = Vec::new();
-    let yes = |name: &str| both(name).and_then(Value::as_bool).unwrap_or(false);
+    let given = |name: &str| both(name).and_then(Value::as_bool).unwrap_or(false);
+    // In place of a process that failed: it goes on with what that one began, and replaces what was there before.
+    let began = |seconds: u64| {
+        let output = both("output").and_then(Value::as_str).unwrap_or_default();
+        !given("overwrite") || modified(&Path::new(output).join(TrainConfig::FILE_NAME)) >= Some(seconds)
+    };
+    let goes_on = started.is_some_and(began);
+    let yes = |name: &str| match (goes_on, name) {
+        (true, "resume") => true,
+        (true, "overwrite") => false,
+        _ => given(name),
+    };
     if let Some(path) = both("config").and_then(Value::as_str) {
         layers.push(Layer::from_file(Path::new(path))?);
     }
@@ -57,6 +75,11 @@ pub(super) fn resolve(
         resume: yes("resume"),
         stop_after: count("stop_after"),
         watchdog_secs: count("watchdog_secs"),
+        sharing: Sharing {
+            shard_optimizer: both("shard_optimizer").and_then(Value::as_bool).unwrap_or(true),
+            collectives: chosen(both("collectives"))?.unwrap_or(Sharing::default().collectives),
+            gradient_precision: chosen(both("gradient_precision"))?.unwrap_or(Sharing::default().gradient_precision),
+        },
         print_config: yes("print_config"),
     };
     // A run that was killed before it had written its configuration begins anew, by the flags that it was given.
@@ -68,6 +91,18 @@ pub(super) fn resolve(
         .into()),
         (resolved, _) => Ok((resolved?, control)),
     }
+}
+
+/// One of the choices that clap has checked already.
+fn chosen<T: DeserializeOwned>(value: Option<&Value>) -> Result<Option<T>, UsageError> {
+    let chosen = value.map(|value| value.clone().try_into()).transpose();
+    chosen.map_err(|error| UsageError::new(error.to_string()))
+}
+
+/// When a file was last written, in seconds since 1970; `None` where there is none.
+fn modified(path: &Path) -> Option<u64> {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    modified.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 fn layer(source: Source, mut flags: Table) -> Result<Layer, UsageError> {

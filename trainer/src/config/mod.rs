@@ -24,8 +24,8 @@ pub use layer::{Layer, Source};
 pub use resolve::resolve;
 pub(crate) use validate::FEWEST_WHITENED;
 pub use values::{
-    Device, LoraConfig, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles, PromptTemplate,
-    RewardType, Trainable, TrainableKind,
+    Collectives, Device, LoraConfig, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles,
+    PromptTemplate, RewardType, Trainable, TrainableKind,
 };
 
 /// Everything that decides what a training run does.

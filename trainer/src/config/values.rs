@@ -1,5 +1,8 @@
 //! The choices that a configuration names, as they are written in flags and in TOML.
 
+use std::fmt;
+use std::str::FromStr;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -23,16 +26,70 @@ impl Preset {
     }
 }
 
-/// Where models compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+/// Where models compute: `cpu`, `cuda`, `cuda:N` or `wgpu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Device {
     /// The processor.
     Cpu,
-    /// An NVIDIA GPU; needs a build with the feature `cuda`.
-    Cuda,
+    /// An NVIDIA GPU, by its number among those that the process sees; without one each process of a host takes its own. Needs a
+    /// build with the feature `cuda`.
+    Cuda(Option<u16>),
     /// Any GPU through WebGPU; needs a build with it.
     Wgpu,
+}
+
+impl Device {
+    /// The number of the GPU of the process with this number on its host, of `visible` GPUs. One that sees a single GPU was given
+    /// it by whoever started it.
+    pub fn ordinal(self, local_rank: usize, visible: usize) -> usize {
+        match self {
+            Self::Cuda(Some(number)) => usize::from(number),
+            _ if visible == 1 => 0,
+            _ => local_rank,
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => out.write_str("cpu"),
+            Self::Cuda(None) => out.write_str("cuda"),
+            Self::Cuda(Some(number)) => write!(out, "cuda:{number}"),
+            Self::Wgpu => out.write_str("wgpu"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(None)),
+            "wgpu" => Ok(Self::Wgpu),
+            _ => number(text)
+                .map(|number| Self::Cuda(Some(number)))
+                .ok_or_else(|| format!("expected cpu, cuda, cuda:N (N counts GPUs from 0) or wgpu, found `{text}`")),
+        }
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
+    }
 }
 
 /// What models compute in.
@@ -43,6 +100,18 @@ pub enum Precision {
     Bf16,
     /// Single precision, to compare with the processor.
     F32,
+}
+
+/// What carries gradients between processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Collectives {
+    /// NCCL between GPUs, TCP between processors.
+    Auto,
+    /// NCCL.
+    Nccl,
+    /// TCP, through rank 0.
+    Tcp,
 }
 
 /// What the embedder reads about a user.
@@ -161,5 +230,34 @@ impl LoraConfig {
     /// The factor α/r of the adapter's product.
     pub fn scale(&self) -> f64 {
         self.lora_alpha / self.lora_rank as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for text in ["cpu", "cuda", "cuda:0", "cuda:13", "wgpu"] {
+            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+        }
+        for text in ["gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+            let error = text.parse::<Device>().unwrap_err();
+            assert!(
+                error.contains("expected cpu, cuda, cuda:N") && error.contains(text),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_process_of_a_host_has_a_gpu_of_its_own() {
+        assert_eq!(Device::Cuda(None).ordinal(3, 8), 3);
+        // The one that it was given.
+        assert_eq!(Device::Cuda(None).ordinal(3, 1), 0);
+        assert_eq!(Device::Cuda(Some(5)).ordinal(3, 8), 5);
     }
 }

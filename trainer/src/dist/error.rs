@@ -104,6 +104,16 @@ pub enum DistError {
         /// The bound.
         limit: u64,
     },
+    /// Values that do not make a part for each rank.
+    #[error("{operation}: {values} values do not make {world} equal parts")]
+    Uneven {
+        /// The collective.
+        operation: Operation,
+        /// How many values there are.
+        values: usize,
+        /// All ranks.
+        world: usize,
+    },
     /// A root that no rank is.
     #[error("{operation}: there is no rank {root} among {world}")]
     NoSuchRank {

@@ -1,6 +1,6 @@
 //! One process alone.
 
-use super::{Communicator, DistError, Operation};
+use super::{Communicator, DistError, Operation, Spent};
 
 /// The only rank of a world of one: everything is there already, so nothing costs anything.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +46,18 @@ impl Communicator for Solo {
         Ok(vec![own.to_vec()])
     }
 
+    fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>, DistError> {
+        self.all_gather(own)
+    }
+
+    fn reduce_scatter_f64(&mut self, values: &[f64]) -> Result<Vec<f64>, DistError> {
+        Ok(values.to_vec())
+    }
+
+    fn all_gather_parts(&mut self, _: &mut [f32]) -> Result<(), DistError> {
+        Ok(())
+    }
+
     fn barrier(&mut self) -> Result<(), DistError> {
         Ok(())
     }
@@ -55,4 +67,12 @@ impl Communicator for Solo {
     }
 
     fn abort(&mut self, _: &str) {}
+
+    fn spent(&self) -> Spent {
+        Spent::default()
+    }
+
+    fn description(&self) -> String {
+        "one process".to_owned()
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::deal::Deal;
 use super::loss::{Contrastive, contrastive_loss};
-use super::{EmbedderState, PhaseProfiles, Split, Trainer, share};
+use super::pace::Pace;
+use super::{EmbedderState, PhaseProfiles, Split, Trainer, shard, share};
 use crate::TrainError;
 use crate::config::{Device, TrainConfig};
 use crate::dist::Communicator;
@@ -28,19 +30,25 @@ impl Trainer {
         let profiles = self.phase_profiles()?;
         let accumulation = self.config.embedder.gradient_accumulation_steps.max(1);
         let mut progress = Progress::start("embedder", "updates", Some((updates - self.position.done) as u64));
+        self.pace = Pace::start(self.comm.as_ref());
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(Some(&profiles.val), "embedder")?;
-            progress.count("tokens", self.contrast(&profiles.train, accumulation)?);
+            let tokens = self.contrast(&profiles.train, accumulation)?;
             self.pending += 1;
             if self.pending == accumulation || self.position.done + 1 == updates {
                 // Every batch counts for 1/accumulation of a step; the phase's last step may have fewer.
                 let scale = accumulation as f64 / self.pending as f64;
-                share::sum_gradients(self.comm.as_mut(), self.embedder.model.trainable())?;
-                let EmbedderState { model, optimizer, .. } = &mut self.embedder;
-                model.trainable().step(optimizer, scale)?;
+                let EmbedderState {
+                    model,
+                    optimizer,
+                    sharded,
+                    ..
+                } = &mut self.embedder;
+                shard::step(self.comm.as_mut(), model.trainable(), *sharded, optimizer, scale)?;
                 self.pending = 0;
             }
+            progress.count("tokens", self.log_pace(tokens)?);
             self.advance();
             progress.add(1);
         }
@@ -54,8 +62,15 @@ impl Trainer {
         if let Some(profiles) = &self.profiles {
             return Ok(profiles.clone());
         }
+        self.pace = Pace::start(self.comm.as_ref());
+        let train = self.profiles_of(Split::Train, 1, self.next_update)?;
+        if self.lm.is_some() {
+            let tokens: usize = train.iter().map(|profile| profile.response.tokens.len()).sum();
+            // All ranks have the whole list by now.
+            self.say_pace("profiles", tokens / self.comm.world())?;
+        }
         let profiles = Arc::new(PhaseProfiles {
-            train: self.profiles_of(Split::Train, 1, self.next_update)?,
+            train,
             val: self.val_profiles()?,
         });
         self.profiles = Some(profiles.clone());
@@ -93,7 +108,8 @@ impl Trainer {
         }
         let comm = self.comm.as_mut();
         let targets = if global {
-            share::gather(comm, Ok(targets))?
+            let deal = Deal::in_turn(targets.len() * comm.world(), comm.world());
+            share::gather(comm, &deal, Ok(targets))?
         } else {
             targets
         };
@@ -171,7 +187,7 @@ fn contrast_globally(
 ) -> Result<Contrasted, TrainError> {
     let together = match config.run.device {
         Device::Cpu => 1,
-        Device::Cuda | Device::Wgpu => texts.len(),
+        Device::Cuda(_) | Device::Wgpu => texts.len(),
     };
     let width = embedder.model.dimension();
     let mut passes = Vec::new();

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use super::Sharing;
 use crate::TrainError;
-use crate::config::TrainConfig;
+use crate::config::{Device, TrainConfig};
 use crate::data::MANIFEST_FILE;
 use crate::dist::Identity;
 
-/// The identity of a run: this program's version, the settings, and what the dataset says about itself.
+/// The identity of a run: this program's version, the settings, how processes share, and what the dataset says about itself.
 ///
 /// Paths are left out: hosts may see the same files in different places. What lies there is compared by other means: the
 /// dataset by its manifest, if it has one, and once it is open by its users and items, the models by rank 0's parameters,
@@ -17,7 +18,7 @@ use crate::dist::Identity;
 ///
 /// # Errors
 /// When the dataset's manifest cannot be read.
-pub fn identity(config: &TrainConfig) -> Result<Identity, TrainError> {
+pub fn identity(config: &TrainConfig, sharing: Sharing) -> Result<Identity, TrainError> {
     let path = config.run.dataset.join(MANIFEST_FILE);
     let manifest = match std::fs::read(&path) {
         Ok(manifest) => manifest,
@@ -26,6 +27,10 @@ pub fn identity(config: &TrainConfig) -> Result<Identity, TrainError> {
         Err(error) => return Err(TrainError::io(path, error)),
     };
     let mut settings = config.clone();
+    // Processes may name each its own GPU.
+    if let Device::Cuda(number) = &mut settings.run.device {
+        *number = None;
+    }
     for path in [&mut settings.run.dataset, &mut settings.run.output] {
         *path = PathBuf::new();
     }
@@ -43,7 +48,7 @@ pub fn identity(config: &TrainConfig) -> Result<Identity, TrainError> {
     }
     Ok(Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        config: Sha256::digest(settings.to_toml()?).into(),
+        config: Sha256::digest(format!("{}{sharing:?}", settings.to_toml()?)).into(),
         dataset: Sha256::digest(&manifest).into(),
     })
 }

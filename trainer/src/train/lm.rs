@@ -6,9 +6,11 @@ use eval_core::TargetRanks;
 use eval_core::retrieval::Retriever;
 use models::{PackedBatch, Policy, Scores, Trunk};
 
+use super::deal::Deal;
 use super::loss::{Pair, pair_loss};
+use super::pace::Pace;
 use super::trace::{TracedResponse, TracedUpdate, TracedUser};
-use super::{Trainer, item_texts, query, requests, share};
+use super::{Trainer, item_texts, query, requests, shard, share};
 use crate::TrainError;
 use crate::config::LossReduction;
 use crate::log::scalars;
@@ -110,12 +112,14 @@ impl Trainer {
         let retriever = reward::retriever(items)?;
         let left = (updates - self.position.done) as u64;
         let mut progress = Progress::start("language model", "updates", Some(left));
+        self.pace = Pace::start(self.comm.as_ref());
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(None, "lm")?;
             let [profiles, tokens] = self.lm_update(&retriever)?;
+            let tokens = self.log_pace(tokens)?;
             self.advance();
-            progress.count("profiles", profiles);
+            progress.count("profiles", profiles * self.comm.world());
             progress.count("tokens", tokens);
             progress.add(1);
         }
@@ -131,7 +135,10 @@ impl Trainer {
             ));
         };
         let taken = lm.order.taken();
-        let users = lm.order.next_batch();
+        let all = lm.order.next_global_batch();
+        let length = |&user: &u32| self.dataset.train[user as usize].prompt_tokens.len();
+        let deal = Deal::by_length(&all.iter().map(length).collect::<Vec<_>>(), self.comm.world());
+        let users = deal.own(&all, self.comm.rank());
         let mut rollouts = match self.roll_out(&users, retriever) {
             Err(TrainError::Interrupted) => Rollouts::default(),
             rollouts => rollouts?,
@@ -144,13 +151,13 @@ impl Trainer {
             }
             return Err(TrainError::Interrupted);
         }
-        self.score_totals(&mut rollouts.users)?;
+        self.score_totals(&mut rollouts.users, &deal)?;
         let mut epochs = Vec::with_capacity(self.config.rl.noptepochs);
         for epoch in 0..self.config.rl.noptepochs {
             epochs.push(self.epoch(&rollouts, epoch)?);
         }
         let rollouts = rollouts.users;
-        self.log_update(&rollouts, &epochs)?;
+        self.log_update(&rollouts, &epochs, &deal)?;
         let written = rollouts.iter().flat_map(|rollout| &rollout.profiles);
         let tokens = written.clone().map(|profile| profile.response.tokens.len()).sum();
         Ok([written.count(), tokens])
@@ -263,7 +270,7 @@ impl Trainer {
     }
 
     /// Fills in the total rewards, whitened where that is asked: over this rank's, or over those of all ranks.
-    fn score_totals(&mut self, rollouts: &mut [Rollout]) -> Result<(), TrainError> {
+    fn score_totals(&mut self, rollouts: &mut [Rollout], deal: &Deal) -> Result<(), TrainError> {
         let rl = &self.config.rl;
         for rollout in rollouts.iter_mut() {
             let (old, reference) = (
@@ -277,14 +284,15 @@ impl Trainer {
             return Ok(());
         }
         let mut all: Vec<[f64; GENERATIONS]> = rollouts.iter().map(|rollout| rollout.totals).collect();
-        let mut place = [0, 1];
         if rl.global_whitening {
             let comm = self.comm.as_mut();
-            all = share::gather_numbers(comm, &all)?;
-            place = [comm.rank(), comm.world()];
+            all = share::gather_numbers(comm, deal, &all)?;
+            whiten(all.as_flattened_mut());
+            all = deal.own(&all, comm.rank());
+        } else {
+            whiten(all.as_flattened_mut());
         }
-        whiten(all.as_flattened_mut());
-        for (rollout, totals) in rollouts.iter_mut().zip(share::own_part(&all, place)) {
+        for (rollout, totals) in rollouts.iter_mut().zip(all) {
             rollout.totals = totals;
         }
         Ok(())
@@ -353,13 +361,13 @@ impl Trainer {
         [*loss, *entropy, *ratio, *approx_kl, tokens] = sums;
         *entropy /= tokens.max(1.0);
         if let Some(lm) = &mut self.lm {
-            share::sum_gradients(self.comm.as_mut(), lm.model.trainable())?;
-            lm.model.trainable().step(&lm.optimizer, 1.0)?;
+            let model = lm.model.trainable();
+            shard::step(self.comm.as_mut(), model, lm.sharded, &lm.optimizer, 1.0)?;
         }
         Ok(measured)
     }
 
-    fn log_update(&mut self, rollouts: &[Rollout], epochs: &[Epoch]) -> Result<(), TrainError> {
+    fn log_update(&mut self, rollouts: &[Rollout], epochs: &[Epoch], deal: &Deal) -> Result<(), TrainError> {
         let per_epoch = |of: fn(&Epoch) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
         let last = |values: &[f64]| values.last().copied().unwrap_or(0.0);
         let (losses, entropies) = (per_epoch(|epoch| epoch.loss), per_epoch(|epoch| epoch.entropy));
@@ -414,7 +422,7 @@ impl Trainer {
             (scalars::LEARNING_RATE, self.config.lm.optimizer.lr),
         ]);
         self.log(&values)?;
-        self.trace_update(rollouts, losses)
+        self.trace_update(rollouts, losses, deal)
     }
 
     /// What goes wrong first in reinforcement, measured.
@@ -446,7 +454,7 @@ impl Trainer {
         ]
     }
 
-    fn trace_update(&mut self, rollouts: &[Rollout], losses: Vec<f64>) -> Result<(), TrainError> {
+    fn trace_update(&mut self, rollouts: &[Rollout], losses: Vec<f64>, deal: &Deal) -> Result<(), TrainError> {
         if self.config.run.trace.is_none() {
             return Ok(());
         }
@@ -454,7 +462,7 @@ impl Trainer {
             id: self.dataset.train[rollout.user as usize].id.clone(),
             responses: [0, 1].map(|index| rollout.traced(index)),
         });
-        let users = share::gather(self.comm.as_mut(), Ok(traced.collect()))?;
+        let users = share::gather(self.comm.as_mut(), deal, Ok(traced.collect()))?;
         let Some(trace) = &mut self.trace else { return Ok(()) };
         trace.write(&TracedUpdate {
             update: self.next_update,

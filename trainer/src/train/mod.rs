@@ -1,14 +1,17 @@
 //! Alternating training: the embedder on profiles, then the language model on the ranking that its profiles yield.
 
 mod alternate;
+pub mod deal;
 mod embedder;
 mod evaluate;
 mod identity;
 mod lm;
 pub mod loss;
 pub mod order;
+mod pace;
 mod resume;
 mod setup;
+mod shard;
 mod share;
 mod trace;
 
@@ -27,11 +30,13 @@ use crate::dist::Communicator;
 use crate::log::Logger;
 use crate::report::ReportWriter;
 use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
+use deal::Deal;
 pub(crate) use evaluate::reference_rows;
 pub use identity::identity;
 use order::EpochOrder;
+use pace::Pace;
+pub use setup::{Sharing, device, end_tokens, join_devices, open_decoder, open_encoder, open_language_model, pooling};
 pub(crate) use setup::{check_items, check_prompts};
-pub use setup::{device, end_tokens, open_decoder, open_encoder, open_language_model, pooling};
 use trace::Trace;
 
 /// A run: models, data, optimizers and logs.
@@ -45,6 +50,7 @@ pub struct Trainer {
     rollout: RolloutOptions,
     /// What connects this process to the others that train the same models.
     comm: Box<dyn Communicator>,
+    pace: Pace,
     /// Rank 0 alone writes: `None` elsewhere.
     logger: Option<Logger>,
     trace: Option<Trace>,
@@ -123,6 +129,8 @@ struct LmState {
     tokenizer: Tokenizer,
     optimizer: AdamConfig,
     order: EpochOrder,
+    /// Whether each rank keeps a part of the optimizer's moments.
+    sharded: bool,
 }
 
 /// The embedder and what trains it.
@@ -132,6 +140,8 @@ struct EmbedderState {
     tokenizer: Tokenizer,
     optimizer: AdamConfig,
     order: EpochOrder,
+    /// Whether each rank keeps a part of the optimizer's moments.
+    sharded: bool,
 }
 
 /// One of the dataset's three parts.
@@ -167,7 +177,8 @@ impl Split {
 }
 
 impl Trainer {
-    /// Samples `samples` profiles for each user of `split` at global update `update`, user by user; each rank its part.
+    /// Samples `samples` profiles for each user of `split` at global update `update`, user by user; each rank its part, dealt out
+    /// by the length of prompts.
     fn profiles_of(&mut self, split: Split, samples: u32, update: u64) -> Result<Vec<Profile>, TrainError> {
         let first = split.first_user(&self.dataset);
         let users = split.users(&self.dataset);
@@ -183,9 +194,11 @@ impl Trainer {
                     embedder: &self.embedder.tokenizer,
                 };
                 let comm = self.comm.as_mut();
-                let own = share::own_part(&requests, [comm.rank(), comm.world()]);
+                let lengths: Vec<usize> = requests.iter().map(|request| request.prompt.len()).collect();
+                let deal = Deal::by_length(&lengths, comm.world());
+                let own = deal.own(&requests, comm.rank());
                 let own = write_profiles(lm.model.as_mut(), tokenizers, &self.rollout, &own, update as u32);
-                share::gather(comm, own)
+                share::gather(comm, &deal, own)
             }
             None => raw_histories(users, &self.dataset, &self.embedder.tokenizer, &self.rollout),
         }

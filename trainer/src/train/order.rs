@@ -43,8 +43,14 @@ impl EpochOrder {
         self.taken = taken;
     }
 
-    /// The next batch of user indices.
+    /// The next batch of user indices: of the batches of all devices together, user r + k·W for device r of W.
     pub fn next_batch(&mut self) -> Vec<u32> {
+        let all = self.next_global_batch();
+        all.into_iter().skip(self.rank).step_by(self.world).collect()
+    }
+
+    /// The next batches of all devices together.
+    pub fn next_global_batch(&mut self) -> Vec<u32> {
         let per_epoch = (self.users / self.world / self.batch).max(1) as u64;
         let (epoch, place) = (self.taken / per_epoch, (self.taken % per_epoch) as usize);
         self.taken += 1;
@@ -52,8 +58,8 @@ impl EpochOrder {
             Some((at, order)) if at == epoch => order,
             _ => shuffled(self.users, self.seed, self.stream, epoch),
         };
-        let mine = order.iter().skip(self.rank).step_by(self.world);
-        let batch = mine.skip(place * self.batch).take(self.batch).copied().collect();
+        let together = self.batch * self.world;
+        let batch = order.iter().skip(place * together).take(together).copied().collect();
         self.epoch = Some((epoch, order));
         batch
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use eval_core::report::Manifest;
 use models::{
-    CheckpointReader, Dtype, Trainable, gradient_state, optimizer_state, restore_gradients, restore_optimizer,
+    CheckpointReader, Dtype, NamedTensor, Trainable, gradient_state, restore_gradients, restore_optimizer,
     restore_parameters, write_safetensors,
 };
 
-use super::{EmbedderState, LmState, PhaseProfiles, Trainer, share};
+use super::{EmbedderState, LmState, PhaseProfiles, Trainer, shard};
 use crate::TrainError;
 use crate::checkpoint::{self, STATE_FOLDER, State, read_cbor, read_json, write_cbor, write_json};
 
@@ -34,8 +34,15 @@ impl Trainer {
     pub(super) fn save_checkpoint(&mut self) -> Result<(), TrainError> {
         let run = self.config.run.output.clone();
         if self.pending > 0 {
-            share::collect_gradients(self.comm.as_mut(), self.embedder.model.trainable())?;
+            shard::collect_gradients(self.comm.as_mut(), self.embedder.model.trainable())?;
         }
+        let comm = self.comm.as_mut();
+        let mut optimizers = Optimizers::default();
+        if let Some(lm) = &mut self.lm {
+            optimizers.lm = shard::optimizer_state(comm, lm.model.trainable(), lm.sharded)?;
+        }
+        let embedder = &mut self.embedder;
+        optimizers.embedder = shard::optimizer_state(comm, embedder.model.trainable(), embedder.sharded)?;
         if !self.is_root() {
             let path = run
                 .join(checkpoint::FOLDER)
@@ -59,7 +66,7 @@ impl Trainer {
             trace: self.trace.as_ref().map(|trace| trace.position()).transpose()?,
         };
         let path = checkpoint::write(&run, self.next_update - 1, |folder| {
-            self.fill_checkpoint(folder, &state)
+            self.fill_checkpoint(folder, &state, optimizers)
         })?;
         self.last_checkpoint = Some((self.next_update, path));
         let kept = &self.config.checkpoint;
@@ -71,15 +78,15 @@ impl Trainer {
         checkpoint::prune(&run, (kept.keep_last > 0).then_some(kept.keep_last), &best)
     }
 
-    fn fill_checkpoint(&mut self, folder: &Path, state: &State) -> Result<(), TrainError> {
+    fn fill_checkpoint(&mut self, folder: &Path, state: &State, optimizers: Optimizers) -> Result<(), TrainError> {
         let own = folder.join(STATE_FOLDER);
         if let Some(lm) = &mut self.lm {
             lm.model.save(&folder.join(LM))?;
-            write_optimizer(&own, LM, lm.model.trainable())?;
+            write_safetensors(&optimizer_file(&own, LM), optimizers.lm, Dtype::F32)?;
         }
         let embedder = &mut self.embedder;
         embedder.model.save(&folder.join(EMBEDDER))?;
-        write_optimizer(&own, EMBEDDER, embedder.model.trainable())?;
+        write_safetensors(&optimizer_file(&own, EMBEDDER), optimizers.embedder, Dtype::F32)?;
         if self.pending > 0 {
             let gradients = gradient_state(embedder.model.trainable())?;
             write_safetensors(&own.join(GRADIENTS), gradients, Dtype::F32)?;
@@ -92,6 +99,13 @@ impl Trainer {
         }
         state.write(&own)
     }
+}
+
+/// The optimizers' whole states.
+#[derive(Default)]
+struct Optimizers {
+    lm: Vec<NamedTensor>,
+    embedder: Vec<NamedTensor>,
 }
 
 /// What a checkpoint says beside the models.
@@ -147,11 +161,6 @@ fn open_model(folder: &Path) -> Result<(CheckpointReader, &'static str), TrainEr
 
 fn optimizer_file(folder: &Path, name: &str) -> std::path::PathBuf {
     folder.join(format!("{name}-optimizer.safetensors"))
-}
-
-fn write_optimizer(folder: &Path, name: &str, model: &dyn Trainable) -> Result<(), TrainError> {
-    let state = optimizer_state(model)?;
-    Ok(write_safetensors(&optimizer_file(folder, name), state, Dtype::F32)?)
 }
 
 fn read_optimizer(folder: &Path, name: &str, model: &mut dyn Trainable) -> Result<(), TrainError> {

@@ -8,17 +8,21 @@ use models::text::Tokenizer;
 use models::{AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
 
 use super::order::EpochOrder;
+use super::pace::Pace;
 use super::resume;
-use super::share;
 use super::trace::Trace;
 use super::{EmbedderState, LmState, Start, Trainer};
+use super::{shard, share};
 use crate::TrainError;
 use crate::checkpoint::{self, Position, RunLock, State};
 use crate::config::{
-    Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Precision, Profiles, PromptTemplate, TrainConfig, Trainable,
+    Collectives, Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Precision, Profiles, PromptTemplate,
+    TrainConfig, Trainable,
 };
 use crate::data::{Dataset, DatasetSource, TemplateForm};
-use crate::dist::{Communicator, Solo};
+#[cfg(feature = "engine")]
+use crate::dist::Nccl;
+use crate::dist::{Communicator, Solo, Tcp};
 use crate::hub::resolve_model;
 use crate::log::Logger;
 use crate::report::{ReportWriter, describe_model};
@@ -36,7 +40,7 @@ impl Trainer {
     /// When data, models and settings do not go together, or a file cannot be read or written; nothing is written before
     /// everything that can be refused has been checked.
     pub fn new(config: TrainConfig, start: Start, stop_after: Option<u64>) -> Result<Self, TrainError> {
-        Self::join(config, start, stop_after, Box::new(Solo))
+        Self::join(config, start, stop_after, Box::new(Solo), Sharing::default())
     }
 
     /// [`Trainer::new`] as one of the processes that `comm` connects, which train the same models on users of their own. Rank 0
@@ -49,8 +53,9 @@ impl Trainer {
         start: Start,
         stop_after: Option<u64>,
         mut comm: Box<dyn Communicator>,
+        sharing: Sharing,
     ) -> Result<Self, TrainError> {
-        let made = Self::set_up(config, start, stop_after, &mut comm);
+        let made = Self::set_up(config, start, stop_after, &mut comm, sharing);
         if let Err(error) = &made {
             comm.abort(&error.to_string());
         }
@@ -62,6 +67,7 @@ impl Trainer {
         start: Start,
         stop_after: Option<u64>,
         comm: &mut Box<dyn Communicator>,
+        sharing: Sharing,
     ) -> Result<Self, TrainError> {
         let place = [comm.rank(), comm.world()];
         let root = comm.rank() == 0;
@@ -70,10 +76,11 @@ impl Trainer {
         check_top(&config, &dataset)?;
         share::check(&config, comm.world(), dataset.train.len())?;
         share::same_dataset(comm.as_mut(), &dataset)?;
-        let device = device(config.run.device)?;
+        let own = own_device(config.run.device, comm.local_rank());
+        let device = device(own)?;
         let mut embedder = load_embedder(&config, &device, dataset.train.len(), place)?;
         let mut lm = match config.run.profiles {
-            Profiles::Generated => Some(load_lm(&config, &device, dataset.train.len(), place)?),
+            Profiles::Generated => Some(load_lm(&config, own, &device, dataset.train.len(), place)?),
             Profiles::None => None,
         };
         check_items(&dataset, &embedder.tokenizer, embedder.model.max_tokens())?;
@@ -116,6 +123,20 @@ impl Trainer {
             embedder.model.trainable().clear_gradients()?;
         }
         share::same_start(comm.as_mut(), lm.as_mut(), &mut embedder)?;
+        if sharing.shard_optimizer {
+            if let Some(lm) = &mut lm {
+                lm.sharded = shard::keep_parts(comm.as_mut(), lm.model.trainable())?;
+            }
+            embedder.sharded = shard::keep_parts(comm.as_mut(), embedder.model.trainable())?;
+        }
+        if root && comm.world() > 1 {
+            let mut models = vec![embedder.model.trainable()];
+            models.extend(lm.as_mut().map(|lm| lm.model.trainable()));
+            let kept: Vec<[usize; 2]> = models.into_iter().map(|model| shard::kept(model)).collect();
+            let [kept, all] = [0, 1].map(|of| kept.iter().map(|counts| counts[of]).sum::<usize>());
+            eprintln!("each process keeps the optimizer's moments of {kept} of {all} trained values");
+        }
+        let processes = share::descriptions(comm.as_mut())?;
         let mut written = Written::default();
         if root {
             let models = [
@@ -126,6 +147,10 @@ impl Trainer {
                 (Some(state), Some(report)) => Written::resumed(&config, &dataset, models, state, report)?,
                 _ => Written::afresh(&config, &dataset, models)?,
             };
+            if let (Some(logger), Some(processes)) = (&mut written.logger, processes) {
+                let step = state.as_ref().map_or(0, |state| state.next_update);
+                logger.text("processes", step, &processes)?;
+            }
         }
         let iterations = config.schedule.num_iterations;
         Ok(Self {
@@ -134,6 +159,7 @@ impl Trainer {
             lm,
             embedder,
             rollout,
+            pace: Pace::start(comm.as_ref()),
             comm: std::mem::replace(comm, Box::new(Solo)),
             logger: written.logger,
             trace: written.trace,
@@ -152,6 +178,72 @@ impl Trainer {
             _lock: lock,
         })
     }
+}
+
+/// How processes share what they keep, and tell each other. It changes no result, but for what rounding to bf16 changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sharing {
+    /// Whether each process keeps the optimizer's moments of a part of the parameters alone (ZeRO-2); default true.
+    pub shard_optimizer: bool,
+    /// What carries gradients; default `auto`.
+    pub collectives: Collectives,
+    /// What gradients travel in over NCCL; default `f32`.
+    pub gradient_precision: Precision,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self {
+            shard_optimizer: true,
+            collectives: Collectives::Auto,
+            gradient_precision: Precision::F32,
+        }
+    }
+}
+
+/// Lets the GPUs of joined processes talk to each other, where that is asked for.
+///
+/// # Errors
+/// When NCCL or a GPU is missing, here or in another process.
+pub fn join_devices(tcp: Tcp, device: Device, sharing: Sharing) -> Result<Box<dyn Communicator>, TrainError> {
+    let on_gpu = matches!(device, Device::Cuda(_));
+    match sharing.collectives {
+        Collectives::Tcp => Ok(Box::new(tcp)),
+        Collectives::Auto if !on_gpu => Ok(Box::new(tcp)),
+        Collectives::Nccl if !on_gpu => refuse(
+            tcp,
+            &format!("--collectives nccl: NCCL joins GPUs, but --device is {device}; give --device cuda"),
+        ),
+        Collectives::Auto | Collectives::Nccl => join_gpus(tcp, device, sharing.gradient_precision),
+    }
+}
+
+/// Tells the others why this process does not come along.
+fn refuse(mut tcp: Tcp, message: &str) -> Result<Box<dyn Communicator>, TrainError> {
+    tcp.abort(message);
+    Err(TrainError::Mismatch(message.to_owned()))
+}
+
+#[cfg(feature = "engine")]
+fn join_gpus(tcp: Tcp, device: Device, wire: Precision) -> Result<Box<dyn Communicator>, TrainError> {
+    use models::cuda::Element;
+    let gpu = match gpu(own_device(device, tcp.local_rank())) {
+        Ok(gpu) => gpu,
+        Err(error) => return refuse(tcp, &error.to_string()),
+    };
+    let wire = match wire {
+        Precision::F32 => Element::F32,
+        Precision::Bf16 => Element::Bf16,
+    };
+    Ok(Box::new(Nccl::join(tcp, &gpu, wire)?))
+}
+
+#[cfg(not(feature = "engine"))]
+fn join_gpus(tcp: Tcp, device: Device, _: Precision) -> Result<Box<dyn Communicator>, TrainError> {
+    refuse(
+        tcp,
+        &format!("device {device}: this langptune was built without CUDA; build it with --features cuda"),
+    )
 }
 
 /// What a run writes, opened; nothing on any rank but 0.
@@ -224,12 +316,12 @@ pub fn device(device: Device) -> Result<models::Device, TrainError> {
     match device {
         Device::Cpu => Ok(models::Device::flex()),
         #[cfg(feature = "cuda")]
-        Device::Cuda => Ok(models::Device::cuda(0usize)),
+        Device::Cuda(number) => Ok(models::Device::cuda(usize::from(number.unwrap_or(0)))),
         // What the engine does not do yet is done on the processor.
         #[cfg(all(feature = "engine", not(feature = "cuda")))]
-        Device::Cuda => Ok(models::Device::flex()),
+        Device::Cuda(_) => Ok(models::Device::flex()),
         #[cfg(not(any(feature = "engine", feature = "cuda")))]
-        Device::Cuda => Err(TrainError::Mismatch(
+        Device::Cuda(_) => Err(TrainError::Mismatch(
             "device cuda: this langptune was built without CUDA; build it with --features cuda".to_owned(),
         )),
         Device::Wgpu => Err(TrainError::Mismatch(
@@ -250,6 +342,7 @@ pub fn end_tokens(tokenizer: &Tokenizer, extra: &[String]) -> Result<Vec<u32>, T
 
 fn load_lm(
     config: &TrainConfig,
+    own: Device,
     device: &models::Device,
     users: usize,
     place: [usize; 2],
@@ -260,12 +353,13 @@ fn load_lm(
         part: trained_part(&config.lm.trainable),
         seed: config.run.seed,
     };
-    let (model, tokenizer) = open_language_model(&folder, &options, config.run.device, config.run.precision)?;
+    let (model, tokenizer) = open_language_model(&folder, &options, own, config.run.precision)?;
     Ok(LmState {
         model,
         tokenizer,
         optimizer: optimizer(&config.lm.optimizer),
         order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, place),
+        sharded: false,
     })
 }
 
@@ -280,25 +374,46 @@ pub fn open_language_model(
     precision: Precision,
 ) -> Result<(Box<dyn LanguageModel>, Tokenizer), TrainError> {
     #[cfg(feature = "engine")]
-    if device == Device::Cuda {
-        return open_cuda_decoder(folder, options, precision);
+    if let Device::Cuda(_) = device {
+        return open_cuda_decoder(folder, options, &gpu(device)?, precision);
     }
     let _ = (device, precision);
     let (decoder, tokenizer) = open_decoder(folder, options)?;
     Ok((Box::new(decoder), tokenizer))
 }
 
+/// The GPU of a device, shared by all in this process that ask for it.
+///
+/// # Errors
+/// When there is no such GPU.
+#[cfg(feature = "engine")]
+pub fn gpu(device: Device) -> Result<models::cuda::Gpu, TrainError> {
+    let ordinal = device.ordinal(0, 0);
+    Ok(models::cuda::Gpu::shared(ordinal)?)
+}
+
+/// The device of the process with this number on its host: of GPUs that are not told apart, its own.
+fn own_device(device: Device, local_rank: usize) -> Device {
+    let Device::Cuda(None) = device else { return device };
+    #[cfg(feature = "engine")]
+    let visible = models::cuda::Gpu::count();
+    #[cfg(not(feature = "engine"))]
+    let visible = 0;
+    u16::try_from(device.ordinal(local_rank, visible)).map_or(device, |number| Device::Cuda(Some(number)))
+}
+
 #[cfg(feature = "engine")]
 fn open_cuda_decoder(
     folder: &Path,
     options: &DecoderOptions,
+    gpu: &models::cuda::Gpu,
     precision: Precision,
 ) -> Result<(Box<dyn LanguageModel>, Tokenizer), TrainError> {
-    use models::cuda::{CudaDecoder, CudaDecoderOptions, Element, Gpu};
+    use models::cuda::{CudaDecoder, CudaDecoderOptions, Element};
     let adapter = folder.join("adapter_config.json").is_file();
     let base = if adapter { base_of(folder)? } else { folder.to_owned() };
     let options = CudaDecoderOptions {
-        gpu: Gpu::open(0)?,
+        gpu: gpu.clone(),
         element: match precision {
             Precision::Bf16 => Element::Bf16,
             Precision::F32 => Element::F32,
@@ -369,6 +484,7 @@ fn load_embedder(
         tokenizer,
         optimizer: optimizer(&config.embedder.optimizer),
         order: EpochOrder::new(users, batch, config.run.seed, EMBEDDER_ORDER, place),
+        sharded: false,
     })
 }
 

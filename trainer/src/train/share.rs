@@ -1,14 +1,15 @@
 //! What the ranks of a run share: work that is split and gathered, sums of gradients, means of what was measured.
 //!
-//! Rank r of W takes item i of a list where i mod W = r, and its k-th user of a global batch is that batch's user r + k·W. So
-//! a gathered list has the order that one process alone would give it. Alone, nothing here costs or changes anything.
+//! A list is dealt out and put together again in its order ([`Deal`]), so that what comes of it is what one process alone would
+//! have. Alone, nothing here costs or changes anything.
 
 use eval_core::retrieval::EmbeddingStore;
-use models::{Encoder, Gradient, ParameterSpec, Trainable, optimizer_state};
+use models::{Encoder, Trainable, optimizer_state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::deal::Deal;
 use super::loss::{Contrastive, contrastive_loss};
 use super::{EmbedderState, LmState};
 use crate::TrainError;
@@ -52,27 +53,10 @@ pub(super) fn any(comm: &mut dyn Communicator, here: bool) -> Result<bool, Train
     Ok(count[0] > 0.0)
 }
 
-/// Takes the list of all ranks apart: what rank `rank` of `world` does.
-pub(super) fn own_part<T: Copy>(all: &[T], [rank, world]: [usize; 2]) -> Vec<T> {
-    all.iter().skip(rank).step_by(world).copied().collect()
-}
-
-/// Puts the parts of all ranks, each of which [`own_part`] gave, together again.
-fn whole<T>(parts: Vec<Vec<T>>) -> Vec<T> {
-    let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
-    let mut all = Vec::new();
-    loop {
-        let before = all.len();
-        all.extend(parts.iter_mut().filter_map(Iterator::next));
-        if all.len() == before {
-            return all;
-        }
-    }
-}
-
 /// Gathers each rank's part of a list, which a rank may have been interrupted in: then all are.
 pub(super) fn gather<T: Serialize + DeserializeOwned>(
     comm: &mut dyn Communicator,
+    deal: &Deal,
     own: Result<Vec<T>, TrainError>,
 ) -> Result<Vec<T>, TrainError> {
     if comm.world() == 1 {
@@ -89,7 +73,7 @@ pub(super) fn gather<T: Serialize + DeserializeOwned>(
         return Err(TrainError::Interrupted);
     }
     let parts = parts.iter().map(|part| from_bytes(part));
-    Ok(whole(parts.collect::<Result<_, _>>()?))
+    deal.whole(parts.collect::<Result<_, _>>()?)
 }
 
 /// CBOR, which gets every number back exactly.
@@ -110,6 +94,7 @@ fn wire_error(error: &impl std::fmt::Display) -> TrainError {
 /// Gathers numbers, `N` for each of a rank's users, exactly.
 pub(super) fn gather_numbers<const N: usize>(
     comm: &mut dyn Communicator,
+    deal: &Deal,
     own: &[[f64; N]],
 ) -> Result<Vec<[f64; N]>, TrainError> {
     let bytes: Vec<u8> = own.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
@@ -123,19 +108,21 @@ pub(super) fn gather_numbers<const N: usize>(
             .collect();
         values.as_chunks().0.to_vec()
     };
-    Ok(whole(parts.iter().map(numbers).collect()))
+    deal.whole(parts.iter().map(numbers).collect())
+}
+
+/// What each rank has measured, in rank order.
+pub(super) fn each<const N: usize>(comm: &mut dyn Communicator, own: [f64; N]) -> Result<Vec<[f64; N]>, TrainError> {
+    let deal = Deal::in_turn(comm.world(), comm.world());
+    gather_numbers(comm, &deal, &[own])
 }
 
 /// Gathers rows of numbers, `width` each.
-fn gather_rows(comm: &mut dyn Communicator, own: &[f32], width: usize) -> Result<Vec<f32>, TrainError> {
+fn gather_rows(comm: &mut dyn Communicator, deal: &Deal, own: &[f32], width: usize) -> Result<Vec<f32>, TrainError> {
     let bytes: Vec<u8> = own.iter().flat_map(|value| value.to_le_bytes()).collect();
     let parts = comm.all_gather(&bytes)?;
-    let rows = whole(
-        parts
-            .iter()
-            .map(|part| part.chunks_exact(4 * width.max(1)).collect())
-            .collect(),
-    );
+    let rows = parts.iter().map(|part| part.chunks_exact(4 * width.max(1)).collect());
+    let rows: Vec<&[u8]> = deal.whole(rows.collect())?;
     let numbers = |row: &[u8]| -> Vec<f32> {
         row.as_chunks()
             .0
@@ -146,7 +133,7 @@ fn gather_rows(comm: &mut dyn Communicator, own: &[f32], width: usize) -> Result
     Ok(rows.into_iter().flat_map(numbers).collect())
 }
 
-/// Embeds texts, each rank its part of them.
+/// Embeds texts, each rank its part of them, dealt out by length.
 pub(super) fn embed(
     comm: &mut dyn Communicator,
     encoder: &dyn Encoder,
@@ -155,9 +142,11 @@ pub(super) fn embed(
     if comm.world() == 1 {
         return reward::embed(encoder, texts);
     }
-    let own = encoder.embed(&own_part(texts, [comm.rank(), comm.world()]))?;
+    let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+    let deal = Deal::by_length(&lengths, comm.world());
+    let own = encoder.embed(&deal.own(texts, comm.rank()))?;
     let width = encoder.dimension();
-    Ok(EmbeddingStore::from_f32(gather_rows(comm, &own, width)?, width)?)
+    Ok(EmbeddingStore::from_f32(gather_rows(comm, &deal, &own, width)?, width)?)
 }
 
 /// The means over the ranks of what each measured over its own users, of whom all have as many.
@@ -169,67 +158,6 @@ pub(super) fn means(comm: &mut dyn Communicator, values: &mut [(&'static str, f6
         .iter_mut()
         .zip(sums)
         .for_each(|((_, value), sum)| *value = sum / world);
-    Ok(())
-}
-
-/// Puts the sum over the ranks in place of the gradients that each has summed. A parameter that got none on any rank has none.
-pub(super) fn sum_gradients(comm: &mut dyn Communicator, model: &mut dyn Trainable) -> Result<(), TrainError> {
-    if comm.world() == 1 {
-        return Ok(());
-    }
-    let sizes: Vec<usize> = model.trained().iter().map(ParameterSpec::scalars).collect();
-    let own = (0..sizes.len())
-        .map(|index| model.gradient(index))
-        .collect::<Result<Vec<_>, _>>()?;
-    // First, how many ranks have a gradient of each parameter; then the gradients.
-    let mut flat: Vec<f64> = own.iter().map(|sum| f64::from(u8::from(sum.is_some()))).collect();
-    for (sum, size) in own.iter().zip(&sizes) {
-        match sum {
-            Some(sum) => flat.extend(to_f64(sum)),
-            None => flat.resize(flat.len() + size, 0.0),
-        }
-    }
-    drop(own);
-    comm.all_reduce_sum_f64(&mut flat)?;
-    let (counts, mut values) = flat.split_at(sizes.len());
-    for (index, (&count, &size)) in counts.iter().zip(&sizes).enumerate() {
-        let (value, rest) = values.split_at(size);
-        values = rest;
-        model.set_gradient(index, (count > 0.0).then(|| from_f64(value)))?;
-    }
-    Ok(())
-}
-
-/// Both floats of a sum as one.
-fn to_f64(sum: &Gradient) -> Vec<f64> {
-    let mut values: Vec<f64> = sum.value.iter().copied().map(f64::from).collect();
-    let rest = sum.rest.iter().flatten();
-    values
-        .iter_mut()
-        .zip(rest)
-        .for_each(|(value, &rest)| *value += f64::from(rest));
-    values
-}
-
-fn from_f64(values: &[f64]) -> Gradient {
-    let rounded: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-    let rest = values
-        .iter()
-        .zip(&rounded)
-        .map(|(&value, &rounded)| (value - f64::from(rounded)) as f32);
-    Gradient {
-        rest: Some(rest.collect()),
-        value: rounded,
-    }
-}
-
-/// Brings what the ranks have summed between two steps together on rank 0, where it is saved; the others begin anew. The sum
-/// over the ranks stays what it was.
-pub(super) fn collect_gradients(comm: &mut dyn Communicator, model: &mut dyn Trainable) -> Result<(), TrainError> {
-    sum_gradients(comm, model)?;
-    if comm.rank() != 0 {
-        model.clear_gradients()?;
-    }
     Ok(())
 }
 
@@ -256,17 +184,12 @@ pub(super) fn global_loss(
     width: usize,
     temperature: f64,
 ) -> Result<GlobalLoss, TrainError> {
-    let place = [comm.rank(), comm.world()];
+    let (rank, world) = (comm.rank(), comm.world());
     let (profiles, targets) = own.split_at(own.len() / 2);
-    let mut vectors = Vec::with_capacity(own.len() * place[1]);
+    let deal = Deal::in_turn(profiles.len() / width.max(1) * world, world);
+    let mut vectors = Vec::with_capacity(own.len() * world);
     for own in [profiles, targets] {
-        let all = gather_rows(comm, own, width)?;
-        if all.len() != own.len() * place[1] {
-            let message =
-                "ranks have batches of different sizes; start the same program with the same settings everywhere";
-            return Err(TrainError::Mismatch(message.to_owned()));
-        }
-        vectors.extend(all);
+        vectors.extend(gather_rows(comm, &deal, own, width)?);
     }
     let Contrastive {
         loss,
@@ -279,13 +202,13 @@ pub(super) fn global_loss(
         loss,
         similarities,
         slopes: [of_profiles, of_targets]
-            .map(|rows| own_part(rows, place))
+            .map(|rows| deal.own(rows, rank))
             .concat()
             .concat(),
     })
 }
 
-/// Gives all ranks rank 0's trained parameters, and checks that their optimizers stand alike.
+/// Gives all ranks rank 0's trained parameters where any has others, and checks that their optimizers stand alike.
 pub(super) fn same_start(
     comm: &mut dyn Communicator,
     lm: Option<&mut LmState>,
@@ -294,20 +217,45 @@ pub(super) fn same_start(
     if comm.world() == 1 {
         return Ok(());
     }
-    let mut digest = Sha256::new();
-    if let Some(lm) = lm {
-        spread_parameters(comm, lm.model.trainable())?;
-        digest_state(&mut digest, lm.model.trainable())?;
+    let mut models = vec![embedder.model.trainable()];
+    models.extend(lm.map(|lm| lm.model.trainable()));
+    let mut optimizers = Sha256::new();
+    for model in models {
+        let mut parameters = Sha256::new();
+        for index in 0..model.trained().len() {
+            model
+                .values(index)?
+                .iter()
+                .for_each(|value| parameters.update(value.to_le_bytes()));
+        }
+        // Most often they are the same already: loaded from the same files, drawn from the same seed.
+        if differing(comm, parameters)?.is_some() {
+            spread_parameters(comm, model)?;
+        }
+        digest_state(&mut optimizers, model)?;
     }
-    spread_parameters(comm, embedder.model.trainable())?;
-    digest_state(&mut digest, embedder.model.trainable())?;
-    let digests = comm.all_gather(&digest.finalize())?;
-    match digests.iter().position(|digest| *digest != digests[0]) {
+    match differing(comm, optimizers)? {
         None => Ok(()),
         Some(rank) => Err(TrainError::Mismatch(format!(
             "rank {rank} resumed from another optimizer state than rank 0; all hosts must see the same run folder"
         ))),
     }
+}
+
+/// The first rank that has another digest than rank 0.
+fn differing(comm: &mut dyn Communicator, digest: Sha256) -> Result<Option<usize>, TrainError> {
+    let digests = comm.all_gather(&digest.finalize())?;
+    Ok(digests.iter().position(|digest| *digest != digests[0]))
+}
+
+/// What carries the collectives of each rank, as a text for the log; none for a process alone.
+pub(super) fn descriptions(comm: &mut dyn Communicator) -> Result<Option<String>, TrainError> {
+    if comm.world() == 1 {
+        return Ok(None);
+    }
+    let lines = comm.gather(comm.description().as_bytes())?;
+    let line = |(rank, line): (usize, &Vec<u8>)| format!("rank {rank}: {}\n", String::from_utf8_lossy(line));
+    Ok(Some(lines.iter().enumerate().map(line).collect()))
 }
 
 fn spread_parameters(comm: &mut dyn Communicator, model: &mut dyn Trainable) -> Result<(), TrainError> {
@@ -346,8 +294,7 @@ pub(super) fn same_dataset(comm: &mut dyn Communicator, dataset: &Dataset) -> Re
         add(&user.id, &user.prompt_tokens);
         add("", &user.targets);
     }
-    let digests = comm.all_gather(&digest.finalize())?;
-    match digests.iter().position(|digest| *digest != digests[0]) {
+    match differing(comm, digest)? {
         None => Ok(()),
         Some(rank) => Err(TrainError::Mismatch(format!(
             "rank {rank} has other users or items than rank 0; give all ranks the same --dataset"
@@ -373,15 +320,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-
-    #[test]
-    fn parts_of_a_list_make_it_whole_again() {
-        let all: Vec<u32> = (0..11).collect();
-        for world in 1..5 {
-            let parts = (0..world).map(|rank| own_part(&all, [rank, world])).collect();
-            assert_eq!(whole(parts), all);
-        }
-    }
 
     #[test]
     fn seeds_of_ranks_are_100003_apart() {

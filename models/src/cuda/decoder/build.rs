@@ -269,6 +269,7 @@ fn trained(
         values,
         reached: false,
         moments: None,
+        kept: None,
         steps: 0,
         copy,
     })

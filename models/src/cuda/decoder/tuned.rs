@@ -1,9 +1,7 @@
 //! The parameters that training changes, and their optimizer.
 
 use super::CudaDecoder;
-use crate::cuda::gpu::{Argument, Buffer, Element};
-use crate::cuda::kernels::ADAM;
-use crate::cuda::layers::{Values, blocks, put};
+use crate::cuda::layers::{Values, put};
 use crate::weights::ParameterSpec;
 use crate::{AdamConfig, ModelError};
 
@@ -67,62 +65,14 @@ impl CudaDecoder {
     /// # Errors
     /// Too little memory for the moments.
     pub fn step(&mut self, config: &AdamConfig, factor: f64) -> Result<(), ModelError> {
+        if self.trained.iter().any(|trained| trained.kept.is_some()) {
+            let message = "moments are kept of parts of the parameters: they move by parts";
+            return Err(ModelError::Input(message.to_owned()));
+        }
         let gpu = self.gpu.clone();
         for trained in self.trained.iter_mut().filter(|trained| trained.reached) {
-            let (rows, columns) = trained.shape();
-            let [first, second] = match trained.moments.take() {
-                Some(moments) => moments,
-                None => [
-                    gpu.zeros(rows * columns, Element::F32)?,
-                    gpu.zeros(rows * columns, Element::F32)?,
-                ],
-            };
-            trained.steps += 1;
-            trained.reached = false;
-            let correction = |beta: f64| 1.0 - beta.powi(trained.steps as i32);
-            let (beta1, beta2) = config.betas;
-            let (shrink, decay) = match config.decoupled {
-                true => (1.0 - config.lr * config.weight_decay, 0.0),
-                false => (1.0, config.weight_decay),
-            };
-            // A norm's copy is f32, a matrix' is what the model computes in.
-            let element = trained.element(self.element);
-            let (copy, stride) = match trained.copy {
-                Some(copy) => (copy.into(), copy.stride.into()),
-                None => (Argument::Address(0), Argument::Int(0)),
-            };
-            let mut row = 0;
-            while row < rows {
-                let part = (rows - row).min(32_768);
-                let at = |buffer: &Buffer| Argument::Address(buffer.pointer() + 4 * (row * columns) as u64);
-                let copy = match (copy, trained.copy) {
-                    (_, Some(view)) => Argument::from(view.rows(row, part, element)),
-                    (none, None) => none,
-                };
-                // SAFETY: all have the parameter's shape.
-                unsafe {
-                    let arguments = [
-                        at(&trained.values),
-                        at(&first),
-                        at(&second),
-                        at(&trained.gradient),
-                        copy,
-                        stride,
-                        columns.into(),
-                        (factor as f32).into(),
-                        ((config.lr / correction(beta1)) as f32).into(),
-                        (beta1 as f32).into(),
-                        (beta2 as f32).into(),
-                        (config.eps as f32).into(),
-                        (shrink as f32).into(),
-                        (decay as f32).into(),
-                        (correction(beta2).sqrt() as f32).into(),
-                    ];
-                    gpu.launch(ADAM, element, [blocks(columns), part as u32, 1], 256, 0, &arguments)?;
-                }
-                row += part;
-            }
-            trained.moments = Some([first, second]);
+            let gradient = trained.gradient.pointer();
+            trained.adam(&gpu, self.element, config, factor, gradient)?;
         }
         self.changed();
         Ok(())

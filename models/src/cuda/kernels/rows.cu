@@ -159,6 +159,12 @@ extern "C" __global__ void place(T* out, int stride, const float* values, int co
     if (i < columns) out[(u64)blockIdx.y * stride + i] = store<T>(values[(u64)blockIdx.y * columns + i]);
 }
 
+// Puts values [rows, columns] of T at `out` as f32. Grid: (columns / 256, rows).
+extern "C" __global__ void widen(float* out, int stride, const T* values, int columns) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < columns) out[(u64)blockIdx.y * stride + i] = load(values[(u64)blockIdx.y * columns + i]);
+}
+
 // out = weight + added, rounded once. Grid: (columns / 256, rows).
 extern "C" __global__ void merge(T* out, int out_stride, const T* weight, int stride, const float* added, int columns) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;

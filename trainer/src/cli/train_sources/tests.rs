@@ -6,7 +6,7 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::cli::{Cli, argv};
-use crate::config::{KEYS, Preset, Profiles, Trainable};
+use crate::config::{Collectives, KEYS, Precision, Preset, Profiles, Trainable};
 
 const GEMMA: &str = "--num_lm_updates 200 --num_emb_updates 800 --num_iterations 5 --gradient_accumulation_steps 16 \
     --per_device_train_batch_size 1 --emb_per_device_train_batch_size 32 --print_sample_output_freq 100 --lr 1e-7 \
@@ -199,7 +199,8 @@ fn a_bad_variable_is_named() {
 #[test]
 fn what_holds_for_one_call_is_no_part_of_the_configuration() {
     let (config, control) = resolved(
-        "--preset gemma --dataset D --overwrite --stop_after 7 --print_config",
+        "--preset gemma --dataset D --overwrite --stop_after 7 --shard_optimizer false \
+            --gradient_precision bf16 --print_config",
         &[],
     )
     .unwrap();
@@ -210,6 +211,11 @@ fn what_holds_for_one_call_is_no_part_of_the_configuration() {
             resume: false,
             stop_after: Some(7),
             watchdog_secs: None,
+            sharing: Sharing {
+                shard_optimizer: false,
+                collectives: Collectives::Auto,
+                gradient_precision: Precision::Bf16
+            },
             print_config: true
         }
     );
@@ -251,6 +257,9 @@ fn every_flag_of_the_table_is_declared_and_every_declared_one_is_in_it() {
         "resume",
         "stop-after",
         "watchdog-secs",
+        "shard-optimizer",
+        "collectives",
+        "gradient-precision",
         "print-config",
         "task.query-dataset",
     ];
@@ -269,4 +278,23 @@ fn every_declared_flag_has_one_line_of_help_and_its_own_field() {
         assert!(argument.get_help().is_some(), "{flag}");
         assert_eq!(argument.get_id().as_str(), flag.replace(['.', '-'], "_"));
     }
+}
+
+#[test]
+fn a_process_in_the_place_of_a_failed_one_goes_on_with_what_that_one_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().to_str().unwrap();
+    let line = format!("--preset gemma --dataset D --output {output}");
+    let restarted = |line: &str, started: u64| {
+        let started = started.to_string();
+        let control = resolved(line, &[("LANGPTUNE_RESTARTED", &started)]).unwrap().1;
+        (control.resume, control.overwrite)
+    };
+    assert_eq!(restarted(&line, 1000), (true, false));
+    // A run that is to be replaced is not gone on with, until it has been.
+    let replacing = format!("{line} --overwrite");
+    assert_eq!(restarted(&replacing, 1000), (false, true));
+    config(&line).save(folder.path()).unwrap();
+    assert_eq!(restarted(&replacing, 1000), (true, false));
+    assert_eq!(restarted(&replacing, u64::MAX), (false, true));
 }

@@ -282,6 +282,25 @@ impl Control {
         }
     }
 
+    /// Whether the run has failed.
+    #[cfg(feature = "engine")]
+    pub(super) fn failed(&self) -> bool {
+        self.state().failure.is_some()
+    }
+
+    /// The first cause of failure, which training then knows.
+    #[cfg(feature = "engine")]
+    pub(super) fn cause(&self, operation: Operation) -> Option<DistError> {
+        let mut state = self.state();
+        let (rank, reason, _) = state.failure.clone()?;
+        state.noticed = true;
+        Some(DistError::Failed {
+            rank,
+            reason,
+            during: Some(operation),
+        })
+    }
+
     /// Everything has ended well.
     pub(super) fn finish(&self) {
         let mut state = self.state();

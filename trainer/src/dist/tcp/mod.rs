@@ -3,6 +3,7 @@
 
 mod control;
 mod handshake;
+mod parts;
 mod rendezvous;
 #[cfg(test)]
 mod tests;
@@ -10,9 +11,9 @@ mod wire;
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Communicator, DistError, Operation, Place};
+use super::{Communicator, DistError, Operation, Place, Spent};
 use control::Control;
 pub use handshake::{Identity, Secret};
 use wire::{Head, Sum};
@@ -65,9 +66,11 @@ impl TcpOptions {
 pub struct Tcp {
     rank: usize,
     world: usize,
+    local_rank: usize,
     largest: u64,
     /// Collectives entered so far.
     entered: u64,
+    spent: Spent,
     /// Rank 0: to ranks 1, 2, …; another rank: to rank 0.
     data: Vec<TcpStream>,
     control: Arc<Control>,
@@ -103,8 +106,10 @@ impl Tcp {
         Ok(Self {
             rank: place.rank,
             world: place.world,
+            local_rank: place.local_rank,
             largest: options.largest,
             entered: 0,
+            spent: Spent::default(),
             data: links.into_iter().map(|link| link.data).collect(),
             control,
         })
@@ -138,7 +143,11 @@ impl Tcp {
             number,
             root,
         };
-        match body(self, call) {
+        let (start, waited) = (Instant::now(), self.spent.waiting);
+        let outcome = body(self, call);
+        let waited = self.spent.waiting.saturating_sub(waited);
+        self.spent.moving += start.elapsed().saturating_sub(waited);
+        match outcome {
             Ok(value) => {
                 self.control.leave(number, operation);
                 Ok(value)
@@ -152,8 +161,22 @@ impl Tcp {
     }
 
     /// All ranks show what they are about to do, `length` being what they bring; the hub compares and sends its own head back
-    /// with the length that `reply` makes of all. Returns the lengths at the hub, the reply elsewhere.
+    /// with the length that `reply` makes of all. Returns the lengths at the hub, the reply elsewhere. It takes until the last
+    /// rank has come.
     fn agree(
+        &mut self,
+        call: Call,
+        length: u64,
+        must_match: bool,
+        reply: impl FnOnce(&[u64]) -> u64,
+    ) -> Result<Vec<u64>, Broken> {
+        let start = Instant::now();
+        let agreed = self.agree_untimed(call, length, must_match, reply);
+        self.spent.waiting += start.elapsed();
+        agreed
+    }
+
+    fn agree_untimed(
         &mut self,
         call: Call,
         length: u64,
@@ -332,6 +355,18 @@ impl Communicator for Tcp {
         })
     }
 
+    fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>, DistError> {
+        self.gather_bytes(own)
+    }
+
+    fn reduce_scatter_f64(&mut self, values: &[f64]) -> Result<Vec<f64>, DistError> {
+        self.reduce_parts(values)
+    }
+
+    fn all_gather_parts(&mut self, values: &mut [f32]) -> Result<(), DistError> {
+        self.spread_parts(values)
+    }
+
     fn barrier(&mut self) -> Result<(), DistError> {
         self.collective(Operation::Barrier, 0, |this, call| {
             this.agree(call, 0, true, |_| 0).map(|_| ())
@@ -348,6 +383,47 @@ impl Communicator for Tcp {
 
     fn abort(&mut self, reason: &str) {
         self.control.abort(reason);
+    }
+
+    fn spent(&self) -> Spent {
+        self.spent
+    }
+
+    fn local_rank(&self) -> usize {
+        self.local_rank
+    }
+
+    fn description(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
+        format!("host {host}, local rank {}, collectives over TCP", self.local_rank)
+    }
+}
+
+#[cfg(feature = "engine")]
+impl Tcp {
+    /// Does `work`, whose data go another way, as a collective that is watched over; `work` says how long it moved data.
+    pub(super) fn watched<T>(&mut self, work: impl FnOnce() -> (T, Duration)) -> Result<T, DistError> {
+        let (before, mut moved) = (self.spent.moving, Duration::ZERO);
+        let outcome = self.collective(Operation::OnDevice, 0, |this, call| {
+            this.agree(call, 0, true, |_| 0)?;
+            let (outcome, moving) = work();
+            moved = moving;
+            Ok(outcome)
+        });
+        self.spent.moving = before + moved;
+        outcome
+    }
+
+    /// Whether the run has failed, for whoever waits for something else.
+    pub(super) fn failed(&self) -> Box<dyn Fn() -> bool + Send> {
+        let control = self.control.clone();
+        Box::new(move || control.failed())
+    }
+
+    /// The first cause of the run's failure, if it has failed.
+    pub(super) fn cause(&self) -> Option<DistError> {
+        self.control.cause(Operation::OnDevice)
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use super::handshake::{Answer, Hello, Role, Stage};
 use super::*;
 use crate::dist::Solo;
 
@@ -39,6 +40,7 @@ fn place(rank: usize, world: usize, master: &str) -> Place {
         world,
         local_rank: rank,
         master: master.to_owned(),
+        launcher: crate::dist::Launcher::Torchrun,
     }
 }
 
@@ -114,6 +116,87 @@ fn blobs_of_different_sizes_are_gathered_in_rank_order() {
     for all in gathered {
         assert_eq!(all, [vec![0; 300_000], vec![], vec![2; 7]]);
     }
+}
+
+#[test]
+fn every_rank_gets_the_sum_of_its_own_part() {
+    // Larger than a piece on the wire, and none at all.
+    for length in [300_001, 2, 0] {
+        let master = free_address();
+        let threads: Vec<_> = (0..3)
+            .map(|rank| {
+                let master = master.clone();
+                thread::spawn(move || {
+                    let mut tcp = join(rank, 3, &master, &options()).unwrap();
+                    // Of rank r at place i: 1e16, 1 and −1e16, whose sum in rank order is 0 in f64, plus i for rank 2.
+                    let of = |place: usize| [1e16, 1.0, -1e16 + 2.0 * place as f64][rank];
+                    let values: Vec<f64> = (0..3 * length).map(of).collect();
+                    let own = tcp.reduce_scatter_f64(&values).unwrap();
+                    let mut parts = vec![f32::NAN; 3 * length];
+                    parts[rank * length..(rank + 1) * length].fill(rank as f32 + 0.5);
+                    tcp.all_gather_parts(&mut parts).unwrap();
+                    let spent = tcp.spent();
+                    tcp.finish().unwrap();
+                    assert!(spent.waiting + spent.moving > Duration::ZERO);
+                    (own, parts)
+                })
+            })
+            .collect();
+        for (rank, thread) in threads.into_iter().enumerate() {
+            let (own, parts) = thread.join().unwrap();
+            assert_eq!(own.len(), length);
+            for (at, &sum) in own.iter().enumerate() {
+                let place = (rank * length + at) as f64;
+                assert_eq!(sum, (1e16 + 1.0) + (-1e16 + 2.0 * place));
+            }
+            let expected = (0..3).flat_map(|owner| std::iter::repeat_n(owner as f32 + 0.5, length));
+            assert!(parts.into_iter().eq(expected));
+        }
+    }
+}
+
+#[test]
+fn rank_0_alone_gets_what_is_gathered() {
+    let gathered = on_ranks(3, &options(), |mut tcp| {
+        let own = vec![tcp.rank() as u8; [7, 0, 300_000][tcp.rank()]];
+        let all = tcp.gather(&own).unwrap();
+        tcp.finish().unwrap();
+        all
+    });
+    assert_eq!(gathered[0], [vec![0; 7], vec![], vec![2; 300_000]]);
+    assert!(gathered[1].is_empty() && gathered[2].is_empty());
+}
+
+#[test]
+fn values_that_make_no_equal_parts_are_refused() {
+    let errors = on_ranks(2, &options(), |mut tcp| {
+        [
+            tcp.reduce_scatter_f64(&[0.0; 3]).unwrap_err().to_string(),
+            tcp.all_gather_parts(&mut [0.0; 5]).unwrap_err().to_string(),
+        ]
+    });
+    for [scattered, gathered] in errors {
+        assert_eq!(scattered, "reduce-scatter: 3 values do not make 2 equal parts");
+        assert_eq!(gathered, "all-gather of parts: 5 values do not make 2 equal parts");
+    }
+}
+
+#[test]
+fn a_late_rank_costs_the_others_waiting() {
+    static ABOUT_TO_ENTER: std::sync::Barrier = std::sync::Barrier::new(3);
+    let waited = on_ranks(3, &options(), |mut tcp| {
+        let before = tcp.spent().waiting;
+        ABOUT_TO_ENTER.wait();
+        if tcp.rank() == 1 {
+            thread::sleep(Duration::from_secs(1));
+        }
+        tcp.all_reduce_sum(&mut [1.0; 10]).unwrap();
+        let waited = tcp.spent().waiting - before;
+        tcp.finish().unwrap();
+        waited
+    });
+    let part_of_it = Duration::from_millis(50);
+    assert!(waited[0] > part_of_it && waited[2] > part_of_it, "{waited:?}");
 }
 
 #[test]
@@ -386,17 +469,80 @@ fn garbage(seed: u32) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn hostile_connections_neither_enter_nor_disturb() {
-    let tries = std::env::var("LANGPTUNE_HOSTILE_TRIES")
-        .ok()
-        .and_then(|tries| tries.parse().ok());
-    let tries: u32 = tries.unwrap_or(300);
+/// A connection that means no good; what it was told must be no welcome.
+fn attack(master: &str, kind: u32, seed: u32) {
+    let limit = Duration::from_millis(500);
+    let random = |count: usize| -> Vec<u8> { garbage(2 * seed + 1).into_iter().cycle().take(count).collect() };
+    let hello = |rank: usize| Hello::new([Role::Control, Role::Data][(seed % 2) as usize], rank, 2, &identity());
+    match kind {
+        // Garbage, or what begins like a hello.
+        0..=3 => {
+            let answer = knock(master, &garbage(seed), Duration::from_millis(1));
+            assert!(answer.len() <= 32 || answer[32] == 2, "{answer:?}");
+        }
+        // Far more than a hello.
+        4 => {
+            let bytes = [&b"LANGPTUN"[..], &random(200_000)].concat();
+            let answer = knock(master, &bytes, Duration::from_millis(1));
+            assert!(answer.len() <= 32 || answer[32] == 2, "{answer:?}");
+        }
+        // Our protocol with another secret, under the right and under impossible ranks.
+        5 => {
+            let other = Secret::new(b"a secret that somebody guessed").unwrap();
+            let Ok(stream) = TcpStream::connect(master) else { return };
+            let Ok(spoken) = handshake::introduce(stream, &hello(seed as usize % 4), &other, limit) else {
+                return;
+            };
+            if let Ok(answer) = spoken.hear(&other, Stage::Proof, limit) {
+                assert_eq!(answer, Answer::WrongSecret);
+            }
+        }
+        // What a true rank once said to another challenge.
+        6 => {
+            let Ok(mut stream) = TcpStream::connect(master) else {
+                return;
+            };
+            let _ = stream.set_read_timeout(Some(limit));
+            let recorded = recorded_introduction(&hello(1));
+            let _ = stream.write_all(&recorded[..147]);
+            let mut challenge = [0; 32];
+            let _ = stream.read_exact(&mut challenge);
+            let _ = stream.write_all(&recorded[147..]);
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            assert!(answer.is_empty() || answer[0] == 2, "{answer:?}");
+        }
+        // Comes and goes.
+        _ => drop(TcpStream::connect(master)),
+    }
+}
+
+/// Hello and proof of a rank that has the secret, to a challenge of an earlier run.
+fn recorded_introduction(hello: &Hello) -> Vec<u8> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let hello = hello.clone();
+    let rank = thread::spawn(move || {
+        let stream = TcpStream::connect(address).unwrap();
+        handshake::introduce(stream, &hello, &secret(), Duration::from_secs(5)).map(drop)
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut recorded = vec![0; 147];
+    stream.read_exact(&mut recorded).unwrap();
+    stream.write_all(&[7; 32]).unwrap();
+    let mut proof = [0; 32];
+    stream.read_exact(&mut proof).unwrap();
+    recorded.extend(proof);
+    rank.join().unwrap().unwrap();
+    recorded
+}
+
+fn hostile_connections(tries: u32) {
     let master = free_address();
     let options = TcpOptions {
         handshake: Duration::from_millis(300),
         handshakes: 8,
-        rendezvous: Duration::from_secs(600),
+        rendezvous: Duration::from_secs(900),
         ..options()
     };
     let hub = {
@@ -411,9 +557,7 @@ fn hostile_connections_neither_enter_nor_disturb() {
     // Half-open: more than may talk at a time, and they stay.
     let silent: Vec<TcpStream> = (0..20).filter_map(|_| TcpStream::connect(&master).ok()).collect();
     for seed in 0..tries {
-        let answer = knock(&master, &garbage(seed), Duration::from_millis(1));
-        // At most a challenge: never a welcome.
-        assert!(answer.len() <= 32 || answer[32] == 2, "{answer:?}");
+        attack(&master, seed % 8, seed);
     }
     // One byte at a time: the limit is for the whole introduction.
     let mut slow = TcpStream::connect(&master).unwrap();
@@ -433,4 +577,15 @@ fn hostile_connections_neither_enter_nor_disturb() {
     worker.finish().unwrap();
     assert_eq!(hub.join().unwrap().len(), 2);
     drop(silent);
+}
+
+#[test]
+fn hostile_connections_neither_enter_nor_disturb() {
+    hostile_connections(320);
+}
+
+#[test]
+#[ignore = "long: 12,000 connections"]
+fn thousands_of_hostile_connections_neither_enter_nor_disturb() {
+    hostile_connections(12_000);
 }

@@ -1,0 +1,323 @@
+//! The optimizer on a card: of whole parameters or of the parts that this rank keeps, alone or with other ranks over NCCL.
+
+use std::ops::Range;
+
+use cudarc::driver::{result, sys};
+
+use super::gpu::{Argument, Buffer, Element, Gpu, driver};
+use super::kernels::ADAM;
+use super::layers::{Trained, Values, blocks, put};
+use super::nccl::Nccl;
+use crate::{AdamConfig, ModelError};
+
+/// Values that travel together: 256 MB of f32.
+const BUCKET: usize = 64 << 20;
+
+impl Trained {
+    /// The values whose moments are kept here.
+    pub(super) fn part(&self) -> Range<usize> {
+        self.kept.clone().unwrap_or(0..self.spec.scalars())
+    }
+
+    /// Moves the part that is kept along its f32 gradient at `gradient` times `factor`, and clears the sum.
+    pub(super) fn adam(
+        &mut self,
+        gpu: &Gpu,
+        matrices: Element,
+        config: &AdamConfig,
+        factor: f64,
+        gradient: u64,
+    ) -> Result<(), ModelError> {
+        self.reached = false;
+        let part = self.part();
+        if part.is_empty() {
+            return Ok(());
+        }
+        let moments = match self.moments.take() {
+            Some(moments) => moments,
+            None => [
+                gpu.zeros(part.len(), Element::F32)?,
+                gpu.zeros(part.len(), Element::F32)?,
+            ],
+        };
+        self.steps += 1;
+        let correction = |beta: f64| 1.0 - beta.powi(self.steps as i32);
+        let (beta1, beta2) = config.betas;
+        let (shrink, decay) = match config.decoupled {
+            true => (1.0 - config.lr * config.weight_decay, 0.0),
+            false => (1.0, config.weight_decay),
+        };
+        // A norm's copy is f32, a matrix' is what the model computes in.
+        let element = self.element(matrices);
+        let (_, columns) = self.shape();
+        let mut at = part.start;
+        // Whole rows together; where the part begins or ends within a row, that row by itself.
+        while at < part.end {
+            let (row, column) = (at / columns, at % columns);
+            let left = part.end - at;
+            let (rows, width) = match column == 0 && left >= columns {
+                true => ((left / columns).min(32_768), columns),
+                false => (1, left.min(columns - column)),
+            };
+            let own = |start: u64| Argument::Address(start + 4 * (at - part.start) as u64);
+            let (copy, stride) = match self.copy {
+                Some(copy) => {
+                    let place = (row * copy.stride + column) * element.bytes();
+                    (Argument::Address(copy.pointer + place as u64), copy.stride.into())
+                }
+                None => (Argument::Address(0), Argument::Int(0)),
+            };
+            let arguments = [
+                Argument::Address(self.values.pointer() + 4 * at as u64),
+                own(moments[0].pointer()),
+                own(moments[1].pointer()),
+                own(gradient),
+                copy,
+                stride,
+                width.into(),
+                (factor as f32).into(),
+                ((config.lr / correction(beta1)) as f32).into(),
+                (beta1 as f32).into(),
+                (beta2 as f32).into(),
+                (config.eps as f32).into(),
+                (shrink as f32).into(),
+                (decay as f32).into(),
+                (correction(beta2).sqrt() as f32).into(),
+            ];
+            // SAFETY: values and copy have the parameter's shape, moments and gradient the part's length.
+            unsafe { gpu.launch(ADAM, element, [blocks(width), rows as u32, 1], 256, 0, &arguments)? };
+            at += rows * width;
+        }
+        self.moments = Some(moments);
+        Ok(())
+    }
+}
+
+/// Sums gradients over the ranks and moves `trained` along them times `factor`; `reached` says at which of them a gradient has
+/// arrived on any rank. Where parts are kept, each rank gets the sums of its parts alone and gives the moved values to the others.
+pub(super) fn step_over(
+    gpu: &Gpu,
+    matrices: Element,
+    trained: &mut [Trained],
+    nccl: &mut Nccl,
+    reached: &[bool],
+    config: &AdamConfig,
+    factor: f64,
+) -> Result<(), ModelError> {
+    let mut chosen: Vec<&mut Trained> = trained
+        .iter_mut()
+        .zip(reached)
+        .filter_map(|(trained, &reached)| reached.then_some(trained))
+        .collect();
+    let mut rest = &mut chosen[..];
+    while !rest.is_empty() {
+        let mut filled = 0;
+        let mut fits = |trained: &&mut Trained| {
+            filled += trained.spec.scalars();
+            filled <= BUCKET
+        };
+        // A parameter that is larger than a bucket is one by itself.
+        let count = rest.iter().take_while(|trained| fits(trained)).count().max(1);
+        let (bucket, others) = rest.split_at_mut(count);
+        rest = others;
+        for trained in bucket.iter_mut().filter(|trained| !trained.reached) {
+            trained.gradient.clear()?;
+        }
+        match bucket.iter().any(|trained| trained.kept.is_some()) {
+            true => step_parts(gpu, matrices, bucket, nccl, config, factor)?,
+            false => step_whole(gpu, matrices, bucket, nccl, config, factor)?,
+        }
+    }
+    nccl.wait()
+}
+
+/// Each rank moves everything.
+fn step_whole(
+    gpu: &Gpu,
+    matrices: Element,
+    bucket: &mut [&mut Trained],
+    nccl: &mut Nccl,
+    config: &AdamConfig,
+    factor: f64,
+) -> Result<(), ModelError> {
+    let total = bucket.iter().map(|trained| trained.spec.scalars()).sum();
+    let terms = gpu.elements(total, Element::F32)?;
+    let mut at = 0;
+    for trained in bucket.iter() {
+        let count = trained.spec.scalars();
+        copy_rows(
+            gpu,
+            Rows::flat(trained.gradient.pointer(), 0),
+            Rows::flat(terms.pointer(), at),
+            [1, count],
+        )?;
+        at += count;
+    }
+    nccl.sum_gradients(&terms, total)?;
+    at = 0;
+    for trained in bucket {
+        trained.adam(gpu, matrices, config, factor, terms.pointer() + 4 * at as u64)?;
+        at += trained.spec.scalars();
+    }
+    Ok(())
+}
+
+/// Each rank moves its part of every parameter. Parameters stand side by side, rank after rank, so that one collective has all.
+fn step_parts(
+    gpu: &Gpu,
+    matrices: Element,
+    bucket: &mut [&mut Trained],
+    nccl: &mut Nccl,
+    config: &AdamConfig,
+    factor: f64,
+) -> Result<(), ModelError> {
+    let (rank, world) = (nccl.rank(), nccl.world());
+    let length = |trained: &Trained| trained.spec.scalars().div_ceil(world);
+    let width: usize = bucket.iter().map(|trained| length(trained)).sum();
+    // What fills up the last rank's parts is zero.
+    let terms = gpu.zeros(width * world, Element::F32)?;
+    let mut place = 0;
+    for trained in bucket.iter() {
+        let (count, length) = (trained.spec.scalars(), length(trained));
+        let side_by_side = Rows {
+            pointer: terms.pointer() + 4 * place as u64,
+            stride: width,
+        };
+        spread(
+            gpu,
+            Rows::of(trained.gradient.pointer(), length),
+            side_by_side,
+            count,
+            length,
+        )?;
+        place += length;
+    }
+    let sums = nccl.scatter_gradients(&terms, width * world, width)?;
+    drop(terms);
+    let parts = gpu.zeros(width * world, Element::F32)?;
+    place = 0;
+    for trained in bucket.iter_mut() {
+        let (part, length) = (trained.part(), length(trained));
+        trained.adam(gpu, matrices, config, factor, sums.pointer() + 4 * place as u64)?;
+        let own = Rows::flat(parts.pointer(), rank * width + place);
+        copy_rows(
+            gpu,
+            Rows::flat(trained.values.pointer(), part.start),
+            own,
+            [1, part.len()],
+        )?;
+        place += length;
+    }
+    nccl.all_gather(parts.pointer() + 4 * (rank * width) as u64, parts.pointer(), width)?;
+    place = 0;
+    for trained in bucket.iter() {
+        let (count, length) = (trained.spec.scalars(), length(trained));
+        let side_by_side = Rows {
+            pointer: parts.pointer() + 4 * place as u64,
+            stride: width,
+        };
+        spread(
+            gpu,
+            side_by_side,
+            Rows::of(trained.values.pointer(), length),
+            count,
+            length,
+        )?;
+        refresh(gpu, matrices, trained)?;
+        place += length;
+    }
+    Ok(())
+}
+
+/// Brings a parameter's copy, which the model computes with, to its values.
+fn refresh(gpu: &Gpu, matrices: Element, trained: &Trained) -> Result<(), ModelError> {
+    match trained.copy {
+        Some(copy) => put(gpu, copy, trained.element(matrices), &Values::Card(&trained.values)),
+        None => Ok(()),
+    }
+}
+
+/// Rows of f32 on the card.
+#[derive(Debug, Clone, Copy)]
+struct Rows {
+    pointer: u64,
+    /// Elements from one to the next.
+    stride: usize,
+}
+
+impl Rows {
+    fn of(pointer: u64, stride: usize) -> Self {
+        Self { pointer, stride }
+    }
+
+    /// One row that begins at element `at`.
+    fn flat(pointer: u64, at: usize) -> Self {
+        Self::of(pointer + 4 * at as u64, 0)
+    }
+}
+
+/// Copies `count` values as rows of `length`, of which the last may be shorter.
+fn spread(gpu: &Gpu, from: Rows, into: Rows, count: usize, length: usize) -> Result<(), ModelError> {
+    let whole = count / length;
+    copy_rows(gpu, from, into, [whole, length])?;
+    let at = |rows: Rows| Rows::flat(rows.pointer, whole * rows.stride);
+    copy_rows(gpu, at(from), at(into), [1, count - whole * length])
+}
+
+fn copy_rows(gpu: &Gpu, from: Rows, into: Rows, [rows, columns]: [usize; 2]) -> Result<(), ModelError> {
+    if rows * columns == 0 {
+        return Ok(());
+    }
+    gpu.bind()?;
+    if rows == 1 {
+        // A pitch has a limit, a length has none.
+        // SAFETY: both sides have so many values, in buffers of the callers.
+        let copied = unsafe { result::memcpy_dtod_async(into.pointer, from.pointer, 4 * columns, gpu.stream()) };
+        return copied.map_err(driver("copying on the GPU"));
+    }
+    let pitch = |stride: usize| 4 * stride.max(columns);
+    let copy = sys::CUDA_MEMCPY2D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+        srcHost: std::ptr::null(),
+        srcDevice: from.pointer,
+        srcArray: std::ptr::null_mut(),
+        srcPitch: pitch(from.stride),
+        dstXInBytes: 0,
+        dstY: 0,
+        dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+        dstHost: std::ptr::null_mut(),
+        dstDevice: into.pointer,
+        dstArray: std::ptr::null_mut(),
+        dstPitch: pitch(into.stride),
+        WidthInBytes: 4 * columns,
+        Height: rows,
+    };
+    // SAFETY: both sides have so many rows of so many values, in buffers of the callers.
+    unsafe { sys::cuMemcpy2DAsync_v2(&copy, gpu.stream()) }
+        .result()
+        .map_err(driver("copying on the GPU"))
+}
+
+/// What a step needs of a gradient that the host has.
+pub(super) fn step_part(
+    gpu: &Gpu,
+    matrices: Element,
+    trained: &mut Trained,
+    gradient: &[f32],
+    config: &AdamConfig,
+    factor: f64,
+) -> Result<(), ModelError> {
+    let expected = trained.part().len();
+    if gradient.len() != expected {
+        let message = format!(
+            "{}: a gradient of {} values for {expected}",
+            trained.spec.name,
+            gradient.len()
+        );
+        return Err(ModelError::Input(message));
+    }
+    let gradient: Buffer = gpu.upload(gradient)?;
+    trained.adam(gpu, matrices, config, factor, gradient.pointer())
+}
