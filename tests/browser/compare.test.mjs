@@ -217,6 +217,25 @@ test("what is missing is named, and the others are compared", async () => {
   await bare.close();
 });
 
+test("a report that names no metric has its ranks compared, and no empty table", async () => {
+  const folder = join(stage.folder, "unmeasured");
+  await copyOfFixture(folder);
+  const without = (summary) => summary && { ...summary, metrics: {} };
+  const checkpoints = manifest.checkpoints.map((checkpoint) => ({
+    ...checkpoint,
+    generated: without(checkpoint.generated),
+    reference: without(checkpoint.reference),
+    comparisons: [],
+  }));
+  await writeFile(join(folder, "manifest.json"), JSON.stringify({ ...manifest, checkpoints, baselines: [] }));
+  const { page, problems, close } = await stage.open("/?report=made/unmeasured/#/report/compare");
+  await page.locator("#wins").waitFor();
+  await page.getByText("The report names no metric").waitFor();
+  assert.equal(await page.locator("#tests").count(), 0);
+  assert.deepEqual(problems, []);
+  await close();
+});
+
 test("the page is reached by its key, fits a telephone, and axe-core finds nothing wrong with it", async () => {
   const { page, problems, close } = await stage.open(report);
   await page.locator("table.metrics").first().waitFor();

@@ -1,7 +1,7 @@
 // The users' table and the page of one user: what they show is worked out anew from the made-up report.
 
 import assert from "node:assert/strict";
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { hostile, meanRank, popularity, profile, rank, review, target, writePeople } from "./people.mjs";
@@ -273,6 +273,62 @@ test("j and k go to the neighbours, and the ends are the ends", async () => {
   await page.getByText(profile(1, 0, 1)).waitFor();
   await page.keyboard.press("k");
   await page.getByRole("heading", { name: "User 0 person-0" }).waitFor();
+  await close();
+});
+
+test("j and k follow the table that one came from, sorted and filtered", async () => {
+  const { page, close } = await openTable("?sort=-rank&filter=" + encodeURIComponent("rank<=20"));
+  const ranked = Array.from({ length: users }, (_, user) => user).filter((user) => meanRank(user, 1) <= 20);
+  const [first, second, third] = ranked.sort((a, b) => meanRank(b, 1) - meanRank(a, 1) || a - b);
+  assert.notEqual(second, first + 1, "or the numbers would do");
+  await begins(page, [first, second, third]);
+  await page.locator(".rows tbody a").first().click();
+  const isAt = (user) => page.getByRole("heading", { name: `User ${user} person-${user}`, exact: true }).waitFor();
+  await isAt(first);
+  assert.equal(await page.getByTitle("Key k").count(), 0, "nobody comes before the first");
+  await page.keyboard.press("j");
+  await isAt(second);
+  await page.getByTitle("Key j").click();
+  await isAt(third);
+  await page.keyboard.press("k");
+  await isAt(second);
+  await close();
+});
+
+test("ids that try to be more than text stay text, in rows of one height", async () => {
+  const folder = join(stage.folder, "hostile");
+  await mkdir(folder);
+  await writePeople(folder, 20);
+  const file = join(folder, "users-0.json");
+  const chunk = JSON.parse(await readFile(file, "utf8"));
+  chunk.users[3].id = hostile;
+  chunk.users[4].id = "=HYPERLINK(0)";
+  await writeFile(file, JSON.stringify(chunk));
+  const { page, problems, close } = await stage.open("/?report=made/hostile/#/report/users");
+  const row = page.locator(".rows tbody tr", { has: page.getByRole("link", { name: "3", exact: true }) });
+  await row.locator(".faint", { hasText: "onerror" }).waitFor();
+  assert.equal(await row.locator(".faint").evaluate((note) => note.textContent), hostile);
+  assert.equal(await page.locator(".rows img, .rows script").count(), 0);
+  assert.equal(await page.evaluate(() => window.broken), undefined);
+  assert.equal((await row.boundingBox()).height, 34);
+  assert.equal(await scrollsSideways(page), false);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "CSV", exact: true }).click()]);
+  const csv = await readFile(await download.path(), "utf8");
+  assert.ok(csv.includes(`"${hostile.replaceAll('"', '""')}"`), "whole and quoted");
+  assert.ok(csv.includes("'=HYPERLINK(0)"), "no formula");
+  assert.deepEqual(problems, []);
+  await close();
+});
+
+test("a report without histories says so instead of counting none", async () => {
+  const folder = join(stage.folder, "left-out");
+  await mkdir(folder);
+  await writePeople(folder, 20);
+  const file = join(folder, "manifest.json");
+  await writeFile(file, JSON.stringify({ ...JSON.parse(await readFile(file, "utf8")), redacted: true }));
+  const { page, close } = await stage.open("/?report=made/left-out/#/report/users/3");
+  await page.getByRole("heading", { name: "History: left out of this report" }).waitFor();
+  assert.equal(await page.locator(".cards").count(), 0);
   await close();
 });
 

@@ -24,6 +24,7 @@ use crate::state::{Effect, Memo, RwSignal, StoredValue};
 use crate::theme::Theme;
 use crate::user::UserPage;
 use crate::users::UsersPage;
+use crate::users::sequence::Sequence;
 use crate::worker::{Vectors, Worker};
 
 /// The application.
@@ -31,6 +32,7 @@ use crate::worker::{Vectors, Worker};
 pub fn App() -> impl IntoView {
     let navigator = Navigator::new();
     provide_context(navigator);
+    provide_context(Sequence::new());
     provide_context(Vectors::new(Worker::new()));
     let reports = Reports::new(navigator);
     provide_context(reports);

@@ -16,7 +16,7 @@ use crate::fetch::{self, FetchError, Pieces};
 
 /// Parsed chunks are kept up to so many bytes of their files; what was used least lately goes first. Parsed, a chunk takes
 /// up to about twice its file.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 
 /// Why something of a report cannot be shown; the message names the file and what to do.
 #[derive(Clone, Debug, Error)]

@@ -1,6 +1,7 @@
 //! The map: items and profiles where their vectors lie along the two axes on which items differ most.
 
 mod camera;
+mod cells;
 mod colours;
 mod draw;
 mod lasso;

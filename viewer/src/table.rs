@@ -4,10 +4,11 @@
 //! number that is not known yet, or that a user does not have, is `None`; nothing is ever NaN.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use eval_core::TargetRanks;
 use eval_core::metrics::mrr_first;
-use eval_core::report::{Found, ItemChunk, ResultChunk, UserChunk, UserResult};
+use eval_core::report::{Catalogue, Found, ItemChunk, ResultChunk, UserChunk, UserResult};
 
 use crate::export::{Cell, Sheet};
 use crate::grid::sorted;
@@ -117,6 +118,8 @@ pub struct UsersTable {
     other_ranks: Vec<Option<f64>>,
     /// Interactions with the targets whose items are known.
     interactions: BTreeMap<u32, u64>,
+    /// The same of all items, where the report has that in a file.
+    catalogue: Option<Arc<Catalogue>>,
     /// Whether the report leaves histories out, so that their lengths say nothing.
     lacks_histories: bool,
 }
@@ -130,6 +133,7 @@ impl UsersTable {
             columns: std::array::from_fn(|_| vec![None; users]),
             other_ranks: vec![None; users],
             interactions: BTreeMap::new(),
+            catalogue: None,
             lacks_histories: false,
         };
         table.columns[Column::User as usize] = (0..users).map(|user| Some(user as f64)).collect();
@@ -239,6 +243,12 @@ impl UsersTable {
         }
     }
 
+    /// Adds what the report says of all items: the popularity of every target.
+    pub fn add_catalogue(&mut self, catalogue: Arc<Catalogue>) {
+        self.catalogue = Some(catalogue);
+        (0..self.len()).for_each(|place| self.set_popularity(place));
+    }
+
     /// The rows of `users`, sorted by a column. Users with equal numbers come by ascending user, and those without one come
     /// last, whichever the direction.
     pub fn sorted(&self, users: impl IntoIterator<Item = u32>, column: Column, descending: bool) -> Vec<u32> {
@@ -279,7 +289,10 @@ impl UsersTable {
 
     /// Known once all of the user's targets are.
     fn set_popularity(&mut self, place: usize) {
-        let counts = self.targets[place].iter().map(|item| self.interactions.get(item));
+        let of_all = |item: u32| self.catalogue.as_ref()?.train_interactions.get(item as usize);
+        let counts = self.targets[place]
+            .iter()
+            .map(|&item| of_all(item).or_else(|| self.interactions.get(&item)));
         let counts: Option<Vec<u64>> = counts.map(Option::<&u64>::copied).collect();
         let popularity = counts.and_then(|counts| mean(counts.into_iter().map(|count| count as f64)));
         self.set(Column::Popularity, place, popularity);

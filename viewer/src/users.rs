@@ -2,6 +2,7 @@
 
 pub mod loading;
 pub mod search;
+pub mod sequence;
 pub mod shown;
 
 mod filter_box;

@@ -408,3 +408,6 @@ impl Report {
 fn cutoffs() -> Outcome<[Cutoff; 2]> {
     Ok([Cutoff::new(5)?, Cutoff::new(20)?])
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! The table: of however many rows, those in view.
 
-use leptos::ev::{self, KeyboardEvent};
+use leptos::ev::{self, KeyboardEvent, MouseEvent};
 use leptos::html;
 use leptos::prelude::*;
+use wasm_bindgen::JsCast;
+use web_sys::Element;
 
 use super::visible::{ROW_HEIGHT, View, row_after_key};
 use super::{Heading, Row};
@@ -37,6 +39,15 @@ impl Rows {
     fn scroll(self, top: f64) {
         if let Some(container) = self.container.try_get_untracked().flatten() {
             container.set_scroll_top(top as i32);
+        }
+    }
+
+    /// The keyboard goes on from the row that is clicked.
+    fn click(self, event: &MouseEvent) {
+        let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
+        let row = target.and_then(|target| target.closest("tr").ok().flatten());
+        if let Some(place) = row.and_then(|row| place_of(&row.id())) {
+            self.active.set(Some(place));
         }
     }
 
@@ -101,15 +112,19 @@ pub fn Grid(
         active: RwSignal::new(None),
     };
     follow_layout(table, order);
+    mark_active(table);
     let count = Memo::new(move |_| rows.with(Vec::len));
     let range = Memo::new(move |_| table.view.get().rows(count.get()));
     let columns =
         Memo::new(move |_| headings.with(|headings| headings.iter().map(|heading| heading.name).collect::<Vec<_>>()));
+    // Where the rows lead; but for the number it is the same for all.
+    let leads = Memo::new(move |_| table.navigator.link(page(0)));
     // A row that stays is made anew only where what it shows may have changed.
     let generation = Memo::new(move |before: Option<&u32>| {
         // To track a memo alone does not have it computed, and one that never was follows nothing.
         version.get();
         columns.with(|_| ());
+        leads.with(|_| ());
         before.map_or(0, |before| before.wrapping_add(1))
     });
     let visible = Memo::new(move |_| {
@@ -140,7 +155,7 @@ pub fn Grid(
                 <thead>
                     <tr aria-rowindex="1">{heads}</tr>
                 </thead>
-                <tbody>
+                <tbody on:click=move |event| table.click(&event)>
                     <tr class="spacer" aria-hidden="true"><td style:height=above></td></tr>
                     <For each=move || visible.get() key=|key| *key children=in_view />
                     <tr class="spacer" aria-hidden="true"><td style:height=below></td></tr>
@@ -151,6 +166,21 @@ pub fn Grid(
             </Show>
         </div>
     }
+}
+
+/// Marks the row that the keyboard is at. Rows follow nothing by themselves: a quick scroll makes a dozen of them in a frame.
+fn mark_active(table: Rows) {
+    Effect::new(move |before: Option<Option<usize>>| {
+        let active = table.active.get();
+        for (place, is_active) in [(before.flatten(), "false"), (active, "true")] {
+            let row = place.and_then(|place| document().get_element_by_id(&row_id(place)));
+            if let Some(row) = row {
+                // Refused is only a name that is none.
+                _ = row.set_attribute("aria-selected", is_active);
+            }
+        }
+        active
+    });
 }
 
 /// Measures the table when its place changes, and shows it from the top when its order does.
@@ -198,16 +228,12 @@ fn head(heading: &Heading, on_sort: Callback<&'static str>) -> AnyView {
 fn row_view(table: Rows, place: usize, number: u32, row: Row) -> AnyView {
     let Row { name, note, cells } = row;
     let cell = |(text, class): (String, &'static str)| view! { <td class=class>{text}</td> };
-    let is_active = move || table.active.get() == Some(place);
+    let is_active = table.active.get_untracked() == Some(place);
+    let link = untrack(move || table.navigator.link((table.page)(number)));
     view! {
-        <tr
-            id=row_id(place)
-            aria-rowindex={place + 2}
-            aria-selected=move || is_active().to_string()
-            on:click=move |_| table.active.set(Some(place))
-        >
+        <tr id=row_id(place) aria-rowindex=(place + 2).to_string() aria-selected=is_active.to_string()>
             <th scope="row">
-                <a tabindex="-1" dir="auto" href=move || table.navigator.link((table.page)(number))>{name}</a>
+                <a tabindex="-1" dir="auto" href=link>{name}</a>
                 " "
                 <span class="faint" dir="auto">{note}</span>
             </th>
@@ -218,5 +244,27 @@ fn row_view(table: Rows, place: usize, number: u32, row: Row) -> AnyView {
 }
 
 fn row_id(place: usize) -> String {
-    format!("row-{place}")
+    format!("{ROW_ID}{place}")
+}
+
+/// The place of the row with an id.
+fn place_of(id: &str) -> Option<usize> {
+    id.strip_prefix(ROW_ID)?.parse().ok()
+}
+
+/// What the ids of rows begin with.
+const ROW_ID: &str = "row-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_found_by_its_id() {
+        assert_eq!(
+            (place_of(&row_id(0)), place_of(&row_id(19_999))),
+            (Some(0), Some(19_999))
+        );
+        assert_eq!((place_of(""), place_of("row-x"), place_of("7")), (None, None, None));
+    }
 }

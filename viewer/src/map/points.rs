@@ -2,6 +2,7 @@
 
 use eval_core::report::{Manifest, ResultChunk};
 
+use super::cells::Cells;
 use super::colours::{Palette, share_of, share_of_rank};
 use super::draw::Shape;
 use crate::address::Page;
@@ -60,6 +61,7 @@ pub type Place = (Kind, usize);
 pub struct Layer {
     /// `[x, y]` of each.
     pub points: Vec<[f32; 2]>,
+    cells: Cells,
     /// From 0 to 1 how deep the colour is; empty where nothing is known yet.
     pub shares: Vec<f32>,
     /// The numbers of the points in the order in which they are drawn; empty for their own.
@@ -93,7 +95,9 @@ impl Points {
 
     /// Takes where the points of a kind lie.
     pub fn take(&mut self, kind: Kind, points: Vec<[f32; 2]>) {
-        self.layers[kind as usize].points = points;
+        let layer = &mut self.layers[kind as usize];
+        layer.cells = Cells::new(&points);
+        layer.points = points;
     }
 
     /// Colours the items by what is known of their popularity; the popular lie on top.
@@ -164,22 +168,24 @@ impl Points {
         kinds.flat_map(of).collect()
     }
 
-    /// The points nearest to one, the nearest first, none farther than `farthest`. Every point is looked at.
+    /// The points nearest to one, the nearest first, none farther than `farthest`.
     pub fn nearest(&self, kinds: &[Kind], to: [f64; 2], farthest: f64, count: usize) -> Vec<Place> {
         let mut found: Vec<(f64, Place)> = Vec::new();
         let mut limit = farthest * farthest;
         for kind in Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)) {
-            for (number, point) in self.layer(kind).points.iter().enumerate() {
+            let layer = self.layer(kind);
+            layer.cells.around(to, limit.sqrt(), &mut |number| {
+                let point = layer.points[number as usize];
                 let distance: f64 = (0..2).map(|axis| (f64::from(point[axis]) - to[axis]).powi(2)).sum();
-                if distance > limit {
-                    continue;
+                if distance <= limit {
+                    found.push((distance, (kind, number as usize)));
+                    if found.len() >= 2 * count.max(8) {
+                        keep_nearest(&mut found, count);
+                        limit = found.last().map_or(limit, |(distance, _)| *distance);
+                    }
                 }
-                found.push((distance, (kind, number)));
-                if found.len() >= 2 * count.max(32) {
-                    keep_nearest(&mut found, count);
-                    limit = found.last().map_or(limit, |(distance, _)| *distance);
-                }
-            }
+                limit.sqrt()
+            });
         }
         keep_nearest(&mut found, count);
         found.into_iter().map(|(_, place)| place).collect()

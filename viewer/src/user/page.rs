@@ -102,7 +102,11 @@ fn UserRecord(source: Source, record: Record, checkpoint: usize, items: Items) -
     });
     let id = user.id.clone();
     let history = user.history.clone();
-    let count = history.len();
+    let is_redacted = source.manifest().redacted;
+    let masked = match is_redacted {
+        true => "History: left out of this report".to_owned(),
+        false => format!("History: {} items, masked in the ranking", history.len()),
+    };
     let prompt = user.prompt.clone();
     view! {
         <section>
@@ -116,8 +120,8 @@ fn UserRecord(source: Source, record: Record, checkpoint: usize, items: Items) -
             {ranking}
         </section>
         <section>
-            <h2>{format!("History: {count} items, masked in the ranking")}</h2>
-            <History history items />
+            <h2>{masked}</h2>
+            {(!is_redacted).then(|| view! { <History history items /> })}
             {prompt.map(|prompt| view! {
                 <details class="prompt">
                     <summary>"What the language model reads"</summary>

@@ -1,8 +1,9 @@
 //! Which files of a report the users' table still needs, and what it has of them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use eval_core::report::{Manifest, ResultChunk, UserChunk};
+use eval_core::report::{Catalogue, Manifest, ResultChunk, UserChunk};
 
 use crate::reading::{AT_ONCE, Progress};
 use crate::table::UsersTable;
@@ -28,6 +29,8 @@ pub enum Job {
     },
     /// A file of items, for the targets' popularity.
     Items(usize),
+    /// What the report says of all items, for the same.
+    Catalogue,
 }
 
 /// What the table is to show.
@@ -51,6 +54,8 @@ pub struct Loading {
     result_files: Vec<usize>,
     /// Items in a file.
     items_per_file: usize,
+    /// Whether one file tells of all items.
+    has_catalogue: bool,
     /// The files with targets, once all users are known.
     target_files: Option<Vec<usize>>,
     begun: BTreeSet<Job>,
@@ -76,6 +81,7 @@ impl Loading {
                 .map(|checkpoint| results(checkpoint.results.as_ref()))
                 .collect(),
             items_per_file: manifest.items.per_file.max(1),
+            has_catalogue: manifest.catalogue.is_some(),
             target_files: None,
             begun: BTreeSet::new(),
             done: BTreeSet::new(),
@@ -99,7 +105,7 @@ impl Loading {
         }
         self.wanted = wanted;
         let is_kept = |job: &Job| match *job {
-            Job::Users(_) | Job::Items(_) => true,
+            Job::Users(_) | Job::Items(_) | Job::Catalogue => true,
             Job::Results { checkpoint, .. } => checkpoint == wanted.checkpoint,
             Job::OtherResults { checkpoint, .. } => Some(checkpoint) == wanted.against,
         };
@@ -154,6 +160,11 @@ impl Loading {
     /// Takes a file of items.
     pub fn take_items(&mut self, file: usize, chunk: &eval_core::report::ItemChunk) {
         self.take(Job::Items(file), |table| table.add_items(chunk));
+    }
+
+    /// Takes what the report says of all items.
+    pub fn take_catalogue(&mut self, catalogue: &Arc<Catalogue>) {
+        self.take(Job::Catalogue, |table| table.add_catalogue(catalogue.clone()));
     }
 
     /// A file could not be read.
@@ -211,7 +222,9 @@ impl Loading {
                 needed.push(Job::OtherResults { checkpoint, file });
             }
         }
-        if let Some(files) = self.target_files.as_ref().filter(|_| popularity) {
+        if popularity && self.has_catalogue {
+            needed.push(Job::Catalogue);
+        } else if let Some(files) = self.target_files.as_ref().filter(|_| popularity) {
             needed.extend(files.iter().copied().map(Job::Items));
         }
         needed
@@ -339,6 +352,31 @@ mod tests {
         assert_eq!(loading.table().value(Column::Delta, 0), Some(-2.0));
         loading.want(wanted(0, None, false));
         assert_eq!(loading.table().value(Column::Delta, 0), None);
+    }
+
+    #[test]
+    fn a_report_that_tells_of_all_items_in_one_file_is_asked_for_that() {
+        let manifest = Manifest {
+            catalogue: Some("catalogue.json".into()),
+            ..manifest()
+        };
+        let mut loading = Loading::new(&manifest, wanted(1, None, true));
+        let jobs = loading.next_jobs();
+        assert_eq!((jobs.len(), jobs.last()), (5, Some(&Job::Catalogue)));
+        loading.take_users(0, &users(0));
+        loading.take_catalogue(&Arc::new(Catalogue {
+            titles: vec![String::new(); 6],
+            train_interactions: vec![0, 0, 0, 0, 0, 7],
+        }));
+        loading.take_users(1, &users(2));
+        assert_eq!(loading.next_jobs(), []);
+        for user in [0, 3] {
+            assert_eq!(
+                loading.table().value(Column::Popularity, user),
+                Some(7.0),
+                "whichever comes first"
+            );
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::filter_box::{FILTER_ID, FilterBox};
 use super::loading::{Job, Loading, Wanted};
 use super::rows;
 use super::search::Searchable;
+use super::sequence::Sequence;
 use super::shown::{Shown, parameter};
 use super::toolbar::Toolbar;
 use crate::address::{Page, Route};
@@ -89,6 +90,12 @@ fn Users(source: Source, read: Memo<Result<Shown, String>>, first: Shown) -> imp
             let matching = found.with(|found| filter.with(|filter| filter.matching(loading.table(), &found.users)));
             loading.table().sorted(matching, shown.sort, shown.descending)
         })
+    });
+    let sequence = expect_context::<Sequence>();
+    Effect::new(move |_| {
+        let route = untrack(move || navigator.route());
+        // The filter and the sort are in the address by the time that rows follow them.
+        rows.with(|rows| sequence.set(&route, rows.clone()));
     });
     focus_by_key(FILTER_ID);
     let order = {
@@ -235,6 +242,13 @@ impl Files {
                 chunk.map(|chunk| {
                     self.loading
                         .try_update_value(|loading| loading.take_results(job, &chunk))
+                })
+            }
+            Job::Catalogue => {
+                let catalogue = source.catalogue().await;
+                catalogue.map(|catalogue| {
+                    self.loading
+                        .try_update_value(|loading| loading.take_catalogue(&catalogue))
                 })
             }
             Job::Items(file) => {

@@ -21,7 +21,7 @@ pub mod parameter {
     pub const COLUMNS: &str = "columns";
 }
 
-/// A catalogue of up to so many files shows the targets' popularity unasked: the column takes reading the items.
+/// The targets' popularity is shown unasked where the report tells it in one file, or the items lie in up to so many.
 const FEW_ITEM_FILES: usize = 20;
 
 /// What the users' table is set to.
@@ -134,7 +134,7 @@ impl Shown {
 }
 
 fn usual_columns(manifest: &Manifest) -> Vec<Column> {
-    let has_few_items = manifest.items.files.len() <= FEW_ITEM_FILES;
+    let has_few_items = manifest.catalogue.is_some() || manifest.items.files.len() <= FEW_ITEM_FILES;
     let is_usual = |column: &Column| *column != Column::Popularity || has_few_items;
     Column::ALL.into_iter().filter(is_usual).collect()
 }
@@ -256,5 +256,15 @@ mod tests {
             shown.columns.contains(&Column::Popularity)
         };
         assert!(!has("") && has("columns=popularity"));
+        let catalogue = Some("catalogue.json".into());
+        let told = Shown::read(
+            &Parameters::default(),
+            &Manifest {
+                catalogue,
+                ..manifest.clone()
+            },
+        )
+        .unwrap();
+        assert!(told.columns.contains(&Column::Popularity), "one file tells it");
     }
 }

@@ -21,7 +21,7 @@ pub const PROFILE: &str = "web";
 /// What `wasm-opt` is told: what the module may use, and to make it small when packed, which is not the same as small. A function
 /// that is called once is put into its caller only when it is tiny, or the module packs worse by 15 %; and functions of like
 /// names, which are copies of one for several types, stand beside each other.
-const OPTIMIZER: [&str; 14] = [
+const OPTIMIZER: [&str; 15] = [
     "--enable-simd",
     "--enable-bulk-memory",
     "--enable-bulk-memory-opt",
@@ -32,6 +32,7 @@ const OPTIMIZER: [&str; 14] = [
     "--enable-multivalue",
     "--one-caller-inline-max-function-size=10",
     "--skip-pass=local-cse",
+    "--converge",
     "-Oz",
     "--reorder-functions-by-name",
     "--strip-debug",
