@@ -594,6 +594,38 @@ fn copy_folder(from: &Path, into: &Path) {
 }
 
 #[test]
+fn updates_are_timed_alone_and_as_ranks() {
+    let timed = |ranks: u64, words: &[&str]| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
+        if ranks > 1 {
+            command.args(["launch", "--nproc", &ranks.to_string(), "--"]);
+        }
+        let output = command.args(["bench", "--updates", "1"]).args(words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    for (ranks, words, shares) in [(1, &[][..], 1), (2, &[], 2), (2, &["--shard-optimizer", "false"], 1)] {
+        let found = timed(ranks, words);
+        assert_eq!(found["ranks"], ranks);
+        assert_eq!(found["sharded"], shares == 2);
+        let timed = &found["timed"];
+        let count = |name: &str| timed[name].as_u64().unwrap();
+        let (kept, trained) = (count("moments_kept"), count("trained"));
+        assert!(kept >= trained / shares && kept <= trained / shares + 100, "{found}");
+        for part in ["rollouts", "language_model", "embedder"] {
+            let number = |name: &str| timed[part][name].as_f64().unwrap();
+            assert!(number("seconds") > 0.0 && number("tokens_per_second") > 0.0);
+            let lost = number("idle_share") + number("communication_share");
+            assert!((0.0..=1.0).contains(&lost) && (lost == 0.0) == (ranks == 1), "{found}");
+        }
+        // Four users, two responses of twelve tokens, on every rank.
+        let tokens =
+            timed["rollouts"]["seconds"].as_f64().unwrap() * timed["rollouts"]["tokens_per_second"].as_f64().unwrap();
+        assert!((tokens - (96 * ranks) as f64).abs() < 1e-6, "{tokens}");
+    }
+}
+
+#[test]
 fn what_cannot_be_launched_is_a_mistake_in_the_command_line() {
     let mut other = Command::new(env!("CARGO_BIN_EXE_langptune"));
     let output = other.args(["launch", "--nproc", "2", "--", "doctor"]).output().unwrap();

@@ -23,7 +23,7 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(name: String, found: &[f32], expected: &[f32], bound: f64) -> Self {
+    pub(super) fn new(name: String, found: &[f32], expected: &[f32], bound: f64) -> Self {
         let most = expected.iter().map(|x| f64::from(x.abs())).fold(1e-30, f64::max);
         let error = match found.len() == expected.len() {
             true => found
@@ -46,13 +46,13 @@ impl Check {
 }
 
 /// A small model that no size of is round.
-struct Small {
+pub(super) struct Small {
     name: &'static str,
-    config: &'static str,
-    vocabulary: u32,
+    pub(super) config: &'static str,
+    pub(super) vocabulary: u32,
 }
 
-const SMALL: [Small; 3] = [
+pub(super) const SMALL: [Small; 3] = [
     Small {
         name: "gemma, one key head",
         config: r#"{"model_type": "gemma", "vocab_size": 301, "hidden_size": 56, "intermediate_size": 104,
@@ -305,7 +305,7 @@ fn draws(
 }
 
 /// Prompts and their responses: lengths from one token to some hundred.
-fn texts(seed: u64, vocabulary: u32) -> Vec<(Vec<u32>, Vec<Vec<u32>>)> {
+pub(super) fn texts(seed: u64, vocabulary: u32) -> Vec<(Vec<u32>, Vec<Vec<u32>>)> {
     let mut counter = 0;
     let mut next = |below: u32| {
         counter += 1;

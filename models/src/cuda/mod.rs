@@ -4,6 +4,7 @@
 mod attend;
 mod batch;
 mod check;
+mod check_shared;
 mod decoder;
 mod gemm;
 mod gpu;
@@ -16,6 +17,7 @@ mod sample;
 mod timing;
 
 pub use check::{Check, check};
+pub use check_shared::check_shared;
 pub use decoder::{CudaDecoder, CudaDecoderOptions, CudaPass, CudaTrunk};
 pub use gpu::{Element, Gpu};
 pub use nccl::{Failed, Nccl, UNIQUE_ID_BYTES, nccl_unique_id, nccl_version};

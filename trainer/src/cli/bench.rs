@@ -9,7 +9,7 @@ use models::{DecoderOptions, Draws, Encoder, EncoderOptions, LanguageModel, Prom
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::config::Device;
+use crate::config::{Collectives, Device};
 use crate::hub::resolve_model;
 use crate::train;
 
@@ -26,7 +26,7 @@ pub struct BenchArgs {
     #[arg(long)]
     embedder: Option<String>,
     /// Folder with prompts.jsonl ({"tokens": […]}) and texts.jsonl ({"text": …}).
-    #[arg(long, required_unless_present = "gpu")]
+    #[arg(long, required_unless_present_any = ["gpu", "updates"])]
     inputs: Option<PathBuf>,
     /// Time the work of a training run on the first NVIDIA GPU instead, with random weights of the published models' shapes.
     #[arg(long, conflicts_with_all = ["lm", "embedder", "inputs"])]
@@ -34,6 +34,16 @@ pub struct BenchArgs {
     /// With --gpu: JSON lines.
     #[arg(long, requires = "gpu")]
     json: bool,
+    /// Time so many updates of training instead, after one to warm up, alone or as a rank of `langptune launch`: of tiny models on
+    /// processors, of Gemma-2B's shapes and the published runs' load with --device cuda. Prints one JSON object.
+    #[arg(long, value_name = "N", conflicts_with_all = ["lm", "embedder", "inputs", "gpu"])]
+    updates: Option<usize>,
+    /// With --updates: whether ranks share the optimizer's state out.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, requires = "updates")]
+    pub(super) shard_optimizer: bool,
+    /// With --updates: what carries gradients; nccl with --device cuda, else tcp.
+    #[arg(long, requires = "updates")]
+    pub(super) collectives: Option<Collectives>,
     /// Timed runs, after one to warm up; rates are of the median.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -42,7 +52,7 @@ pub struct BenchArgs {
     new_tokens: usize,
     /// Where the models compute.
     #[arg(long, default_value_t = Device::Cpu)]
-    device: Device,
+    pub(super) device: Device,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +69,10 @@ struct TextLine {
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.gpu {
         return super::gpu::bench(args.json);
+    }
+    if let Some(updates) = args.updates {
+        ensure!(updates > 0, "--updates: expected at least 1");
+        return super::bench_updates::run(args, updates);
     }
     ensure!(
         args.runs > 0 && args.new_tokens > 0,

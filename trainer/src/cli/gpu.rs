@@ -24,7 +24,7 @@ mod present {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     use anyhow::ensure;
-    use models::cuda::{Gpu, Shapes};
+    use models::cuda::{Gpu, Shapes, nccl_version};
     use serde_json::json;
 
     use crate::cli::print;
@@ -36,12 +36,14 @@ mod present {
                 .map_or(0, |time| time.as_secs())
         };
         let seed = seed.unwrap_or_else(clock);
-        let gpu = Gpu::open(0)?;
+        let gpu = Gpu::shared(0)?;
         if !json {
             print(&format!("{}, seed {seed}\n   error    bound\n", gpu.name()))?;
         }
+        // Without NCCL one GPU is as good as ever.
+        let nccl = nccl_version();
         let (mut count, mut bad, mut trouble) = (0, 0, None);
-        models::cuda::check(&gpu, seed, &mut |check| {
+        let mut report = |check: models::cuda::Check| {
             count += 1;
             bad += usize::from(!check.holds());
             let line = if json {
@@ -54,9 +56,15 @@ mod present {
                 format!("{mark}{:.1e} ≤ {:.0e}  {}\n", check.error, check.bound, check.name)
             };
             trouble = print(&line).err();
-        })?;
+        };
+        models::cuda::check_shared(&gpu, nccl.is_ok(), seed, &mut report)?;
+        models::cuda::check(&gpu, seed, &mut report)?;
         if let Some(trouble) = trouble {
             return Err(trouble);
+        }
+        match nccl {
+            Ok(version) => eprintln!("NCCL {version}, checked with one rank"),
+            Err(error) => eprintln!("not checked: {error}"),
         }
         ensure!(bad == 0, "{bad} of {count} comparisons are out of bounds");
         eprintln!("{count} comparisons, all within bounds");

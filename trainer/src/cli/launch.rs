@@ -59,9 +59,10 @@ const SIGNALS_TO_KILL: usize = 3;
 
 /// Starts the processes and waits for them.
 pub(super) fn run(arguments: &LaunchArgs) -> anyhow::Result<()> {
-    if arguments.command.first().is_none_or(|command| command != "train") {
+    let several = |command: &OsString| command == "train" || command == "bench";
+    if !arguments.command.first().is_some_and(several) {
         return Err(UsageError::new(
-            "launch: only `train` runs in several processes; write `launch --nproc N -- train …`",
+            "launch: only `train` runs in several processes (and `bench --updates`); write `launch --nproc N -- train …`",
         )
         .into());
     }

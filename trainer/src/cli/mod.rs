@@ -2,6 +2,7 @@
 
 mod argv;
 mod bench;
+mod bench_updates;
 mod demo;
 mod doctor;
 mod embed;

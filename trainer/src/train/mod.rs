@@ -13,6 +13,7 @@ mod resume;
 mod setup;
 mod shard;
 mod share;
+mod timing;
 mod trace;
 
 use std::path::PathBuf;
@@ -35,8 +36,14 @@ pub(crate) use evaluate::reference_rows;
 pub use identity::identity;
 use order::EpochOrder;
 use pace::Pace;
+pub(crate) use pace::peak_memory;
+#[cfg(feature = "engine")]
+pub use setup::gpu;
+#[cfg(feature = "engine")]
+pub(crate) use setup::own_device;
 pub use setup::{Sharing, device, end_tokens, join_devices, open_decoder, open_encoder, open_language_model, pooling};
 pub(crate) use setup::{check_items, check_prompts};
+pub use timing::{Load, Part, Timed, time_updates};
 use trace::Trace;
 
 /// A run: models, data, optimizers and logs.

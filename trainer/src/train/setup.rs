@@ -393,7 +393,7 @@ pub fn gpu(device: Device) -> Result<models::cuda::Gpu, TrainError> {
 }
 
 /// The device of the process with this number on its host: of GPUs that are not told apart, its own.
-fn own_device(device: Device, local_rank: usize) -> Device {
+pub(crate) fn own_device(device: Device, local_rank: usize) -> Device {
     let Device::Cuda(None) = device else { return device };
     #[cfg(feature = "engine")]
     let visible = models::cuda::Gpu::count();
