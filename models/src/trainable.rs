@@ -90,6 +90,14 @@ pub trait Trainable {
         Err(ModelError::Input(message))
     }
 
+    /// Bytes of its device's memory that are taken, by this model and by all else; `None` where the device is the processor.
+    ///
+    /// # Errors
+    /// When the device does not tell.
+    fn device_memory(&self) -> Result<Option<u64>, ModelError> {
+        Ok(None)
+    }
+
     /// Whether [`Trainable::step_over`] works: gradients and parameters can go from device to device.
     fn steps_over_devices(&self) -> bool {
         false

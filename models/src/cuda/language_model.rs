@@ -216,6 +216,11 @@ impl Trainable for CudaDecoder {
         Ok(())
     }
 
+    fn device_memory(&self) -> Result<Option<u64>, ModelError> {
+        let (free, all) = self.gpu.memory()?;
+        Ok(Some((all - free) as u64))
+    }
+
     fn steps_over_devices(&self) -> bool {
         true
     }

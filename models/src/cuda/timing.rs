@@ -6,10 +6,11 @@ use super::decoder::{CudaDecoder, CudaDecoderOptions};
 use super::gemm::{Factor, Scale};
 use super::gpu::{Buffer, Element, Gpu};
 use super::layers::{Values, put};
+use super::nccl::{Nccl, nccl_unique_id};
 use crate::plan::{Activation, DecoderPlan, Rope, RopeScaling};
 use crate::random::philox;
 use crate::sample::{Draws, Prompt};
-use crate::{AdamConfig, LoraConfig, ModelError, PackedBatch, Policy, TrainedPart};
+use crate::{AdamConfig, LoraConfig, ModelError, PackedBatch, Policy, Trainable, TrainedPart};
 
 /// One timing.
 #[derive(Debug, Clone)]
@@ -177,7 +178,8 @@ pub fn time(gpu: &Gpu, shapes: Shapes, batches: &[usize], report: &mut dyn FnMut
     }
     decoder.forget_sampler()?;
     scores(gpu, &mut decoder, shapes, report)?;
-    pairs(gpu, &mut decoder, shapes, report)
+    pairs(gpu, &mut decoder, shapes, report)?;
+    steps(gpu, &mut decoder, shapes, report)
 }
 
 fn rollouts(
@@ -257,6 +259,15 @@ fn scores(
     Ok(())
 }
 
+/// The published runs' rate leaves random weights what they are.
+const ADAM: AdamConfig = AdamConfig {
+    lr: 1e-7,
+    betas: (0.9, 0.999),
+    eps: 1e-8,
+    weight_decay: 0.01,
+    decoupled: true,
+};
+
 fn pairs(
     gpu: &Gpu,
     decoder: &mut CudaDecoder,
@@ -264,13 +275,6 @@ fn pairs(
     report: &mut dyn FnMut(Timing),
 ) -> Result<(), ModelError> {
     let batch = packed(1, decoder.plan().vocabulary, 3);
-    let adam = AdamConfig {
-        lr: 1e-7,
-        betas: (0.9, 0.999),
-        eps: 1e-8,
-        weight_decay: 0.01,
-        decoupled: true,
-    };
     let slopes: Vec<f32> = (0..2 * RESPONSE)
         .map(|i| if i < RESPONSE { 0.01 } else { -0.01 })
         .collect();
@@ -280,7 +284,7 @@ fn pairs(
             let pass = decoder.score_tracked(&batch, &trunk, 1.0)?;
             decoder.backward(pass, &slopes)?;
         }
-        decoder.step(&adam, 1.0)?;
+        decoder.step(&ADAM, 1.0)?;
         gpu.wait()
     })?;
     report(Timing {
@@ -309,6 +313,54 @@ fn pairs(
         seconds,
         work: Vec::new(),
     });
+    Ok(())
+}
+
+/// An optimizer step by itself: of this card alone, and over NCCL with one rank, which has all the copies of several and none of
+/// what they send.
+fn steps(
+    gpu: &Gpu,
+    decoder: &mut CudaDecoder,
+    shapes: Shapes,
+    report: &mut dyn FnMut(Timing),
+) -> Result<(), ModelError> {
+    let batch = packed(1, decoder.plan().vocabulary, 4);
+    let slopes = vec![0.01; 2 * RESPONSE];
+    let trunk = decoder.trunk(&batch)?;
+    let reached = vec![true; decoder.trained().len()];
+    let all: Vec<_> = decoder.trained().iter().map(|spec| 0..spec.scalars()).collect();
+    let mut nccl = match nccl_unique_id() {
+        Ok(id) => Some(Nccl::join(gpu, id, [0, 1], Element::F32, Box::new(|| false))?),
+        Err(_) => None,
+    };
+    for how in ["alone", "over NCCL, one rank", "over NCCL, one rank, in parts"] {
+        if how.ends_with("parts") {
+            decoder.keep_parts(&all)?;
+        }
+        let mut times = Vec::new();
+        for _ in 0..4 {
+            let pass = decoder.score_tracked(&batch, &trunk, 1.0)?;
+            decoder.backward(pass, &slopes)?;
+            gpu.wait()?;
+            let start = Instant::now();
+            match &mut nccl {
+                _ if how == "alone" => decoder.step(&ADAM, 1.0)?,
+                Some(nccl) => decoder.step_over(nccl, &reached, &ADAM, 1.0)?,
+                None => return Ok(()),
+            }
+            gpu.wait()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        // The first made the moments.
+        times.remove(0);
+        times.sort_by(f64::total_cmp);
+        report(Timing {
+            name: format!("{}: optimizer step, {how}", shapes.name()),
+            runs: 3,
+            seconds: times[1],
+            work: Vec::new(),
+        });
+    }
     Ok(())
 }
 

@@ -18,6 +18,11 @@ pub(crate) const TOKENS: &str = "distributed/tokens_per_second";
 pub(crate) const TOKENS_OF_RANK: &str = "distributed/tokens_per_second_rank";
 /// Most memory that a rank's process has had, in bytes, of the rank that has had most.
 pub(crate) const MEMORY: &str = "distributed/peak_memory_bytes";
+/// Most memory that is taken on a rank's GPU, in bytes; 0 on processors. What is freed there stays taken, so this is a peak.
+pub(crate) const GPU_MEMORY: &str = "distributed/gpu_memory_bytes";
+
+/// Seconds, seconds of waiting, of moving, tokens, bytes of memory, bytes of the GPU's memory.
+type Lap = [f64; 6];
 
 /// Where the last measurement ended.
 #[derive(Debug)]
@@ -35,8 +40,8 @@ impl Pace {
         }
     }
 
-    /// What this rank had since the last measurement: seconds, seconds of waiting, of moving, tokens, bytes of memory.
-    fn lap(&mut self, comm: &dyn Communicator, tokens: usize) -> [f64; 5] {
+    /// What this rank had since the last measurement.
+    fn lap(&mut self, comm: &dyn Communicator, tokens: usize, gpu_memory: u64) -> Lap {
         let before = std::mem::replace(self, Self::start(comm));
         let (spent, earlier) = (self.spent, before.spent);
         [
@@ -45,14 +50,15 @@ impl Pace {
             spent.moving.saturating_sub(earlier.moving).as_secs_f64(),
             tokens as f64,
             peak_memory().unwrap_or(0) as f64,
+            gpu_memory as f64,
         ]
     }
 }
 
 /// What the laps of all ranks say.
-fn summary(laps: &[[f64; 5]]) -> [(&'static str, f64); 6] {
+fn summary(laps: &[Lap]) -> [(&'static str, f64); 7] {
     let sum = |of: usize| laps.iter().map(|lap| lap[of]).sum::<f64>();
-    let most = |of: &dyn Fn(&[f64; 5]) -> f64| laps.iter().map(of).fold(0.0, f64::max);
+    let most = |of: &dyn Fn(&Lap) -> f64| laps.iter().map(of).fold(0.0, f64::max);
     let [seconds, waiting, moving, tokens] = [0, 1, 2, 3].map(sum);
     // Too short to be measured is no division by zero.
     let seconds = seconds.max(1e-9);
@@ -63,6 +69,7 @@ fn summary(laps: &[[f64; 5]]) -> [(&'static str, f64); 6] {
         (TOKENS, tokens / most(&|lap| lap[0]).max(1e-9)),
         (TOKENS_OF_RANK, tokens / seconds),
         (MEMORY, most(&|lap| lap[4])),
+        (GPU_MEMORY, most(&|lap| lap[5])),
     ]
 }
 
@@ -72,10 +79,19 @@ impl Trainer {
         if self.comm.world() == 1 {
             return Ok(tokens);
         }
-        let lap = self.pace.lap(self.comm.as_ref(), tokens);
-        let laps = share::each(self.comm.as_mut(), lap)?;
+        let laps = self.laps(tokens)?;
         self.log(&summary(&laps))?;
         Ok(laps.iter().map(|lap| lap[3]).sum::<f64>() as usize)
+    }
+
+    /// The laps of all ranks since the last call.
+    fn laps(&mut self, tokens: usize) -> Result<Vec<Lap>, TrainError> {
+        let mut taken = self.embedder.model.trainable().device_memory()?;
+        if let Some(lm) = &mut self.lm {
+            taken = taken.max(lm.model.trainable().device_memory()?);
+        }
+        let lap = self.pace.lap(self.comm.as_ref(), tokens, taken.unwrap_or(0));
+        share::each(self.comm.as_mut(), lap)
     }
 
     /// Says how fast the ranks did `what` since the last call, in a line for whoever watches.
@@ -83,10 +99,9 @@ impl Trainer {
         if self.comm.world() == 1 {
             return Ok(());
         }
-        let lap = self.pace.lap(self.comm.as_ref(), tokens);
-        let laps = share::each(self.comm.as_mut(), lap)?;
+        let laps = self.laps(tokens)?;
         if self.is_root() {
-            let [idle, most, moving, all, one, _] = summary(&laps).map(|(_, value)| value);
+            let [idle, most, moving, all, one, ..] = summary(&laps).map(|(_, value)| value);
             eprintln!(
                 "{what}: {all:.0} tokens/s, {one:.0} a rank; {:.1} % idle (the most idle rank {:.1} %), {:.1} % communication",
                 idle * 100.0,
@@ -112,7 +127,7 @@ mod tests {
 
     #[test]
     fn shares_are_of_the_time_of_all_ranks() {
-        let laps = [[2.0, 0.5, 0.25, 300.0, 7e9], [2.0, 0.0, 0.25, 500.0, 5e9]];
+        let laps = [[2.0, 0.5, 0.25, 300.0, 7e9, 1e9], [2.0, 0.0, 0.25, 500.0, 5e9, 2e9]];
         let expected = [
             (IDLE, 0.125),
             (MOST_IDLE, 0.25),
@@ -120,9 +135,10 @@ mod tests {
             (TOKENS, 400.0),
             (TOKENS_OF_RANK, 200.0),
             (MEMORY, 7e9),
+            (GPU_MEMORY, 2e9),
         ];
         assert_eq!(summary(&laps), expected);
-        assert!(summary(&[[0.0; 5]; 2]).iter().all(|(_, value)| *value == 0.0));
+        assert!(summary(&[[0.0; 6]; 2]).iter().all(|(_, value)| *value == 0.0));
     }
 
     #[cfg(target_os = "linux")]

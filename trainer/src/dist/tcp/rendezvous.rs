@@ -1,5 +1,6 @@
 //! How the ranks find each other: rank 0 listens, the others come, and all begin when the last has come.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,6 +12,8 @@ use crate::dist::{DistError, Place};
 
 /// Between two looks for a connection.
 const POLL: Duration = Duration::from_millis(10);
+/// Between two looks for ranks that are gone.
+const LOOK: Duration = Duration::from_millis(500);
 /// For one attempt to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Strangers that are told about, on stderr and in the error: more would be a flood.
@@ -47,6 +50,9 @@ struct Gathering<'a> {
     talking: Vec<(u64, TcpStream)>,
     accepted: u64,
     refusals: Vec<String>,
+    /// When the seats were last looked at, and since when those who came and went have been away.
+    looked: Instant,
+    away: BTreeMap<usize, Instant>,
 }
 
 type Heard = (u64, String, io::Result<Option<(Hello, Spoken)>>);
@@ -61,6 +67,8 @@ impl<'a> Gathering<'a> {
             talking: Vec::new(),
             accepted: 0,
             refusals: Vec::new(),
+            looked: Instant::now(),
+            away: BTreeMap::new(),
         }
     }
 
@@ -73,6 +81,7 @@ impl<'a> Gathering<'a> {
             }
             let idle = !self.accept(listener, &send);
             let quiet = !self.seat_all(&heard)?;
+            self.look_for_lost()?;
             if idle && quiet {
                 std::thread::sleep(POLL);
             }
@@ -83,6 +92,33 @@ impl<'a> Gathering<'a> {
     fn missing(&self) -> Vec<usize> {
         let complete = |rank: usize| self.seats[rank].iter().all(Option::is_some);
         (1..self.world).filter(|&rank| !complete(rank)).collect()
+    }
+
+    /// Gives up when a rank that had come is gone, and does not come again: the others must not wait for it until the end.
+    fn look_for_lost(&mut self) -> Result<(), DistError> {
+        if self.looked.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        for rank in 1..self.world {
+            let mut seats = self.seats[rank].iter().flatten();
+            if seats.all(|seat| is_open(&seat.stream)) {
+                self.away.remove(&rank);
+                continue;
+            }
+            let since = *self.away.entry(rank).or_insert(self.looked);
+            if since.elapsed() < self.options.silence {
+                continue;
+            }
+            let reason = format!(
+                "it came and was gone {} s before all had come (killed?)",
+                since.elapsed().as_secs()
+            );
+            self.tell_all(&Answer::Refused(format!("rank {rank} failed: {reason}")));
+            let during = None;
+            return Err(DistError::Failed { rank, reason, during });
+        }
+        Ok(())
     }
 
     /// Takes one connection, if there is one, and listens to it on a thread of its own.

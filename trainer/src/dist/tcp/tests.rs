@@ -425,6 +425,44 @@ fn ranks_that_do_not_come_are_listed() {
 }
 
 #[test]
+fn a_rank_that_comes_and_goes_ends_the_waiting_of_the_others() {
+    let master = free_address();
+    let options = TcpOptions {
+        silence: Duration::from_secs(1),
+        rendezvous: Duration::from_secs(120),
+        ..options()
+    };
+    let waiting: Vec<_> = [0, 1]
+        .map(|rank| {
+            let (master, options) = (master.clone(), options.clone());
+            thread::spawn(move || join(rank, 4, &master, &options).unwrap_err().to_string())
+        })
+        .into();
+    // Rank 2 introduces itself, and is killed; rank 3 never comes.
+    let hello = Hello::new(Role::Control, 2, 4, &identity());
+    let until = Instant::now() + Duration::from_secs(60);
+    let spoken = loop {
+        let tried = TcpStream::connect(&master)
+            .and_then(|stream| handshake::introduce(stream, &hello, &secret(), Duration::from_secs(5)));
+        match tried {
+            Ok(spoken) => break spoken,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(
+        spoken.hear(&secret(), Stage::Proof, Duration::from_secs(10)).unwrap(),
+        Answer::Welcome
+    );
+    drop(spoken);
+    for thread in waiting {
+        let error = thread.join().unwrap();
+        assert!(error.contains("rank 2 failed: it came and was gone"), "{error}");
+    }
+    assert!(Instant::now() < until, "they waited to the end");
+}
+
+#[test]
 fn an_impostor_in_rank_0s_place_is_found_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let master = listener.local_addr().unwrap().to_string();
