@@ -174,8 +174,8 @@ fn step_parts(
     let (rank, world) = (nccl.rank(), nccl.world());
     let length = |trained: &Trained| trained.spec.scalars().div_ceil(world);
     let width: usize = bucket.iter().map(|trained| length(trained)).sum();
-    // What fills up the last rank's parts is zero.
-    let terms = gpu.zeros(width * world, Element::F32)?;
+    // What fills up the last rank's parts is of no value: nobody reads its sums.
+    let terms = gpu.elements(width * world, Element::F32)?;
     let mut place = 0;
     for trained in bucket.iter() {
         let (count, length) = (trained.spec.scalars(), length(trained));
@@ -194,7 +194,7 @@ fn step_parts(
     }
     let sums = nccl.scatter_gradients(&terms, width * world, width)?;
     drop(terms);
-    let parts = gpu.zeros(width * world, Element::F32)?;
+    let parts = gpu.elements(width * world, Element::F32)?;
     place = 0;
     for trained in bucket.iter_mut() {
         let (part, length) = (trained.part(), length(trained));
