@@ -172,7 +172,14 @@ fn engine_compiles(name: &str) {
 
 #[test]
 fn the_engines_kernels_compile() {
-    for name in ["rows.cu", "attention.cu", "scores.cu", "decode.cu"] {
+    for name in [
+        "rows.cu",
+        "attention.cu",
+        "scores.cu",
+        "decode.cu",
+        "encoder.cu",
+        "ranks.cu",
+    ] {
         engine_compiles(name);
     }
 }

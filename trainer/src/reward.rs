@@ -7,7 +7,7 @@ use eval_core::scores::RankedTarget;
 use models::Encoder;
 
 use crate::TrainError;
-use crate::config::RewardType;
+use crate::config::{Device, Precision, RewardType};
 
 /// The reward of a ranking, over the whole catalogue: NDCG, or the sum of reciprocal ranks.
 pub fn ranking_reward(kind: RewardType, ranks: &TargetRanks) -> f64 {
@@ -54,13 +54,71 @@ pub fn retriever(items: EmbeddingStore) -> Result<Retriever, TrainError> {
     Ok(Retriever::new(items, Similarity::Cosine)?)
 }
 
-/// Ranks each profile's targets among all items but its history.
-pub fn rank(
-    retriever: &Retriever,
-    profiles: &EmbeddingStore,
-    wanted: &[Query<'_>],
-) -> Result<Vec<Vec<RankedTarget>>, TrainError> {
-    Ok(retriever.rank(profiles, wanted)?)
+/// The items that rewards are ranked among.
+#[derive(Debug)]
+pub enum Catalogue {
+    /// Ranked by the processor.
+    Host(Retriever),
+    /// Ranked by an NVIDIA GPU.
+    #[cfg(feature = "engine")]
+    Card(models::cuda::CudaCatalogue),
+}
+
+impl Catalogue {
+    /// Items of these vectors, ranked where models compute.
+    ///
+    /// # Errors
+    /// A vector of zeros; too little memory on a GPU.
+    pub fn new(items: EmbeddingStore, device: Device, precision: Precision) -> Result<Self, TrainError> {
+        #[cfg(feature = "engine")]
+        if let Device::Cuda(_) = device {
+            let width = items.dims();
+            let vectors = flat(&items);
+            let gpu = crate::train::gpu(device)?;
+            let element = crate::train::element(precision);
+            let catalogue = models::cuda::CudaCatalogue::new(&gpu, &vectors, width, element)?;
+            return Ok(Self::Card(catalogue));
+        }
+        let _ = (device, precision);
+        Ok(Self::Host(retriever(items)?))
+    }
+
+    /// Ranks each profile's targets among all items but its history.
+    ///
+    /// # Errors
+    /// A profile whose vector is zero.
+    pub fn rank(&self, profiles: &EmbeddingStore, wanted: &[Query<'_>]) -> Result<Vec<Vec<RankedTarget>>, TrainError> {
+        match self {
+            Self::Host(retriever) => Ok(retriever.rank(profiles, wanted)?),
+            #[cfg(feature = "engine")]
+            Self::Card(catalogue) => {
+                let queries = flat(profiles);
+                let wanted: Vec<models::cuda::Wanted<'_>> = wanted
+                    .iter()
+                    .map(|query| models::cuda::Wanted {
+                        masked: query.masked,
+                        targets: query.targets,
+                    })
+                    .collect();
+                let counted = catalogue.rank(&queries, &wanted)?;
+                let ranked = |counts: models::cuda::Counts| {
+                    RankedTarget::from_counts(counts.item, counts.above, counts.tied_before, counts.tied)
+                };
+                Ok(counted
+                    .into_iter()
+                    .map(|counts| counts.into_iter().map(ranked).collect())
+                    .collect())
+            }
+        }
+    }
+}
+
+/// All values, row by row.
+#[cfg(feature = "engine")]
+fn flat(store: &EmbeddingStore) -> Vec<f32> {
+    let mut values = Vec::with_capacity(store.rows() * store.dims());
+    (0..store.rows()).for_each(|row| values.extend_from_slice(&store.row(row)));
+    values
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ fn demo(folder: &Path, seed: u64) -> Demo {
         models: None,
         resume: false,
         scale: Scale::Whole,
+        device: trainer::config::Device::Cpu,
+        precision: trainer::config::Precision::F32,
     }
 }
 
@@ -50,6 +52,8 @@ fn a_demo_goes_from_a_world_to_a_summary_and_does_not_begin_twice() {
     let output = folder.path().join("demo");
     let trial = Demo {
         scale: Scale::Trial,
+        device: trainer::config::Device::Cpu,
+        precision: trainer::config::Precision::F32,
         ..demo(&output, 5)
     };
     let summary = trial.run().unwrap();

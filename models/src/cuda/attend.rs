@@ -1,8 +1,7 @@
 //! Attention: on tensor cores where element, head size and alignment allow it, else by kernels for any of them.
 
 use super::batch::Rows;
-use super::decoder::CudaDecoder;
-use super::gpu::{Argument, Buffer, Element, View};
+use super::gpu::{Argument, Buffer, Element, Gpu, View};
 use super::kernels::{
     ATTEND, ATTEND_DELTA, ATTEND_JOIN, ATTEND_KEYS, ATTEND_QUERIES, ATTEND_STEP, JOIN_SPLITS, Kernel, SUM_PARTS,
     TENSOR_ATTEND_64, TENSOR_ATTEND_128, TENSOR_ATTEND_256, TENSOR_DELTAS, TENSOR_KEYS_64, TENSOR_KEYS_128,
@@ -86,13 +85,20 @@ pub(super) struct StepInputs<'a> {
     pub(super) partial: &'a Buffer,
 }
 
-impl CudaDecoder {
+/// How a model attends: its heads, what they compute in, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Heads {
+    pub(super) gpu: Gpu,
+    pub(super) element: Element,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+}
+
+impl Heads {
     /// Queries, keys and values of a buffer that has them side by side.
     fn split(&self, qkv: View) -> [View; 3] {
-        let (queries, keys) = (
-            self.plan.heads * self.plan.head_dim,
-            self.plan.kv_heads * self.plan.head_dim,
-        );
+        let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         [
             qkv.columns(0, queries, self.element),
             qkv.columns(queries, keys, self.element),
@@ -101,20 +107,19 @@ impl CudaDecoder {
     }
 
     fn score_scale(&self) -> f32 {
-        (self.plan.head_dim as f32).powf(-0.5)
+        (self.head_dim as f32).powf(-0.5)
     }
 
     /// The kernels on tensor cores, where they take these matrices: rows must begin at multiples of 16 bytes.
     fn tensor(&self, views: &[View]) -> Option<Tensor> {
         let aligned = |view: &View| view.pointer.is_multiple_of(16) && view.stride.is_multiple_of(8);
         let fits = self.element == Element::Bf16 && views.iter().all(aligned);
-        fits.then(|| tensor(self.plan.head_dim, self.gpu.shared_memory()))
-            .flatten()
+        fits.then(|| tensor(self.head_dim, self.gpu.shared_memory())).flatten()
     }
 
     /// `mixed` = attention of `qkv`, and the logarithms of the softmax' denominators.
     pub(super) fn attend(&self, qkv: View, mixed: View, lse: &Buffer, rows: &Rows) -> Result<(), ModelError> {
-        let plan = &self.plan;
+        let plan = self;
         let [q, k, v] = self.split(qkv);
         if let Some(Tensor { attend, .. }) = self.tensor(&[q, k, v, mixed]) {
             // SAFETY: all have a row for each token, and segments lie among them.
@@ -173,7 +178,7 @@ impl CudaDecoder {
     ) -> Result<(), ModelError> {
         let [q, k, v] = self.split(of.qkv);
         let [dq, dk, dv] = into;
-        let delta = self.gpu.elements(rows.count * self.plan.heads, Element::F32)?;
+        let delta = self.gpu.elements(rows.count * self.heads, Element::F32)?;
         match self.tensor(&[q, k, v, of.mixed, slope, dq, dk, dv]) {
             Some(tensor) => self.tensor_backward(&tensor, of, slope, into, rows, &delta),
             None => self.plain_backward(of, slope, into, rows, &delta),
@@ -189,7 +194,7 @@ impl CudaDecoder {
         rows: &Rows,
         delta: &Buffer,
     ) -> Result<(), ModelError> {
-        let (gpu, plan, element) = (&self.gpu, &self.plan, self.element);
+        let (gpu, plan, element) = (&self.gpu, self, self.element);
         let [q, k, v] = self.split(of.qkv);
         let shared = plan.heads / plan.kv_heads;
         // As many query heads in a block as still leave work for all multiprocessors.
@@ -219,7 +224,9 @@ impl CudaDecoder {
                 plan.heads.into(),
                 plan.head_dim.into(),
             ];
-            let grid = [plan.heads.div_ceil(4) as u32, rows.count as u32, 1];
+            // Small heads share a warp.
+            let in_block = 128 / (plan.head_dim / 8).min(32);
+            let grid = [plan.heads.div_ceil(in_block) as u32, rows.count as u32, 1];
             gpu.launch(TENSOR_DELTAS, element, grid, 128, 0, &arguments)?;
             let strides: [Argument; 3] = [q.stride.into(), k.stride.into(), v.stride.into()];
             let inputs: [Argument; 6] = [slope.into(), of.lse.into(), delta.into(), q.into(), k.into(), v.into()];
@@ -278,7 +285,7 @@ impl CudaDecoder {
         rows: &Rows,
         delta: &Buffer,
     ) -> Result<(), ModelError> {
-        let (gpu, plan, element, count) = (&self.gpu, &self.plan, self.element, rows.count);
+        let (gpu, plan, element, count) = (&self.gpu, self, self.element, rows.count);
         let [q, k, v] = self.split(of.qkv);
         let grid = [count as u32, plan.heads.div_ceil(4) as u32, 1];
         let common = |ranges: &Buffer| -> Vec<Argument> {
@@ -324,13 +331,13 @@ impl CudaDecoder {
 
     /// f32 numbers that a step's attention needs between its two kernels, for `rows` rows.
     pub(super) fn step_scratch(&self, rows: usize) -> usize {
-        let groups = (self.plan.heads / self.plan.kv_heads).div_ceil(SHARED_HEADS);
-        rows * self.plan.kv_heads * groups * SHARED_HEADS * MOST_PARTS * (self.plan.head_dim + 2)
+        let groups = (self.heads / self.kv_heads).div_ceil(SHARED_HEADS);
+        rows * self.kv_heads * groups * SHARED_HEADS * MOST_PARTS * (self.head_dim + 2)
     }
 
     /// Attention of one new token of each row over its sequence.
     pub(super) fn attend_step(&self, of: StepInputs<'_>, rows: usize) -> Result<(), ModelError> {
-        let (gpu, plan, element) = (&self.gpu, &self.plan, self.element);
+        let (gpu, plan, element) = (&self.gpu, self, self.element);
         let [q, ..] = self.split(of.qkv);
         let shared = plan.heads / plan.kv_heads;
         let groups = plan.kv_heads * shared.div_ceil(SHARED_HEADS);

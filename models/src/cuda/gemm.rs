@@ -22,6 +22,70 @@ struct Key {
     result: Element,
     /// Bytes that each address is a multiple of, 256 at most.
     alignment: [u32; 3],
+    /// What is done to the result, and how far apart the rows are of what goes with it.
+    epilogue: (u32, usize),
+}
+
+/// What is done to a product before it is rounded. Rows are of the result's type and begin at multiples of 16 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Epilogue {
+    /// Nothing.
+    None,
+    /// A row is added to every row.
+    Bias(u64),
+    /// A row is added and GELU taken, in its tanh form.
+    Gelu(u64),
+    /// The same; what GELU was taken of is kept.
+    GeluKept(u64, View),
+}
+
+impl Epilogue {
+    fn kind(self) -> sys::cublasLtEpilogue_t {
+        match self {
+            Self::None => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT,
+            Self::Bias(_) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
+            Self::Gelu(_) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_BIAS,
+            Self::GeluKept(..) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+        }
+    }
+
+    fn bias(self) -> Option<u64> {
+        match self {
+            Self::Bias(bias) | Self::Gelu(bias) | Self::GeluKept(bias, _) => Some(bias),
+            Self::None => None,
+        }
+    }
+
+    fn kept(self) -> Option<View> {
+        match self {
+            Self::GeluKept(_, kept) => Some(kept),
+            Self::None | Self::Bias(_) | Self::Gelu(_) => None,
+        }
+    }
+
+    /// Tells a product of it.
+    ///
+    /// # Safety
+    /// `product` is a descriptor.
+    unsafe fn describe(self, product: sys::cublasLtMatmulDesc_t) -> Result<(), lt::CublasError> {
+        use sys::cublasLtMatmulDescAttributes_t as Of;
+        // SAFETY: each attribute gets a value of its type and size.
+        unsafe {
+            let set = |of, value: *const c_void| lt::set_matmul_desc_attribute(product, of, value, 8);
+            if let Some(bias) = self.bias() {
+                set(Of::CUBLASLT_MATMUL_DESC_BIAS_POINTER, from_ref(&bias).cast())?;
+            }
+            if let Some(kept) = self.kept() {
+                let stride = kept.stride as i64;
+                set(
+                    Of::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+                    from_ref(&kept.pointer).cast(),
+                )?;
+                set(Of::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, from_ref(&stride).cast())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Plan {
@@ -29,6 +93,9 @@ struct Plan {
     layouts: [sys::cublasLtMatrixLayout_t; 3],
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
+
+/// Plans that are kept.
+const MOST_PLANS: usize = 4096;
 
 /// The plans of one GPU.
 #[derive(Default)]
@@ -38,7 +105,7 @@ impl Plans {
     /// Gives all descriptors back.
     ///
     /// # Safety
-    /// No product is under way.
+    /// No product is being started.
     pub(super) unsafe fn destroy(&mut self) {
         for (_, plan) in self.0.drain() {
             // SAFETY: made by `Plan::new`, and removed from the map with this.
@@ -116,6 +183,30 @@ impl Gpu {
         operands: Element,
         scale: Scale,
     ) -> Result<(), ModelError> {
+        self.multiply_with(into, left, right, operands, scale, Epilogue::None)
+    }
+
+    /// The same, and `epilogue` done to it, which is for the product alone: nothing is added to what was there.
+    pub(super) fn multiply_then(
+        &self,
+        into: (View, Element),
+        left: Factor,
+        right: Factor,
+        operands: Element,
+        epilogue: Epilogue,
+    ) -> Result<(), ModelError> {
+        self.multiply_with(into, left, right, operands, Scale::ONE, epilogue)
+    }
+
+    fn multiply_with(
+        &self,
+        into: (View, Element),
+        left: Factor,
+        right: Factor,
+        operands: Element,
+        scale: Scale,
+        epilogue: Epilogue,
+    ) -> Result<(), ModelError> {
         let (into, result) = into;
         let ((rows, inner), (inner_too, columns)) = (left.shape(), right.shape());
         assert!(
@@ -137,15 +228,24 @@ impl Gpu {
             operands,
             result,
             alignment: [align(left), align(right), align(into)],
+            epilogue: (epilogue.kind() as u32, epilogue.kept().map_or(0, |kept| kept.stride)),
         };
         let mut plans = self.plans();
+        // Packed batches are of any number of rows: plans that are asked for once must not pile up.
+        if plans.0.len() >= MOST_PLANS && !plans.0.contains_key(&key) {
+            // SAFETY: products under way do not look at them any more; they are read when one is started.
+            unsafe { plans.destroy() };
+        }
         let plan = match plans.0.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(Plan::new(self, &key).map_err(|error| failed(&key, &error))?),
+            Entry::Vacant(place) => {
+                place.insert(Plan::new(self, &key, epilogue).map_err(|error| failed(&key, &error))?)
+            }
         };
         // Row-major matrices are the transposes of column-major ones: intoᵀ = rightᵀ · leftᵀ.
         // SAFETY: the plan was made for these shapes, and the caller's views lie in their buffers.
         let launch = || unsafe {
+            epilogue.describe(plan.product).map_err(|error| failed(&key, &error))?;
             lt::matmul(
                 self.handle(),
                 plan.product,
@@ -168,8 +268,13 @@ impl Gpu {
         };
         let name = || {
             format!(
-                "product {rows}×{inner}×{columns}{}",
-                if result == operands { "" } else { " to f32" }
+                "product {rows}×{inner}×{columns}{}{}",
+                if result == operands { "" } else { " to f32" },
+                match epilogue {
+                    Epilogue::None => "",
+                    Epilogue::Bias(_) => ", bias",
+                    Epilogue::Gelu(_) | Epilogue::GeluKept(..) => ", GELU",
+                }
             )
         };
         self.traced(name, launch)
@@ -191,11 +296,12 @@ fn data_type(element: Element) -> sys::cudaDataType_t {
     match element {
         Element::F32 => sys::cudaDataType_t::CUDA_R_32F,
         Element::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        Element::F16 => sys::cudaDataType_t::CUDA_R_16F,
     }
 }
 
 impl Plan {
-    fn new(gpu: &Gpu, key: &Key) -> Result<Self, lt::CublasError> {
+    fn new(gpu: &Gpu, key: &Key, epilogue: Epilogue) -> Result<Self, lt::CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Of;
         use sys::cublasLtMatmulPreferenceAttributes_t as Wish;
         let [rows, columns, inner] = key.shape.map(|size| size as u64);
@@ -222,6 +328,16 @@ impl Plan {
             let (first, second) = (operation(key.transposed[1]), operation(key.transposed[0]));
             lt::set_matmul_desc_attribute(product, Of::CUBLASLT_MATMUL_DESC_TRANSA, from_ref(&first).cast(), 4)?;
             lt::set_matmul_desc_attribute(product, Of::CUBLASLT_MATMUL_DESC_TRANSB, from_ref(&second).cast(), 4)?;
+            if !matches!(epilogue, Epilogue::None) {
+                let kind = epilogue.kind();
+                lt::set_matmul_desc_attribute(
+                    product,
+                    Of::CUBLASLT_MATMUL_DESC_EPILOGUE,
+                    from_ref(&kind).cast(),
+                    size_of::<sys::cublasLtEpilogue_t>(),
+                )?;
+                epilogue.describe(product)?;
+            }
             let set = |of, value: *const c_void, bytes| lt::set_matmul_pref_attribute(wish, of, value, bytes);
             set(
                 Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,

@@ -25,6 +25,8 @@ pub enum Element {
     F32,
     /// What models compute in; sums are f32 all the same.
     Bf16,
+    /// What a catalogue's vectors are kept in; products take it, kernels do not.
+    F16,
 }
 
 impl Element {
@@ -32,7 +34,7 @@ impl Element {
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::F16 => 2,
         }
     }
 }

@@ -77,6 +77,32 @@ module!(ROWS, "rows.cu", "kernels/rows.cu", false:
     GATE_8 = "gate_8",
     GATE_BACKWARD_8 = "gate_backward_8",
 );
+module!(ENCODER, "encoder.cu", "kernels/encoder.cu", false:
+    EMBED_TEXT = "embed_text",
+    EMBED_TEXT_8 = "embed_text_8",
+    SCATTER = "scatter",
+    SCATTER_8 = "scatter_8",
+    MOVE_ROWS = "move_rows",
+    MOVE_ROWS_8 = "move_rows_8",
+    LAYER_NORM = "layer_norm",
+    LAYER_NORM_8 = "layer_norm_8",
+    LAYER_NORM_BACKWARD = "layer_norm_backward",
+    LAYER_NORM_BACKWARD_8 = "layer_norm_backward_8",
+    ADD_PARTS = "add_parts",
+    COLUMN_PARTS = "column_parts",
+    COLUMN_PARTS_8 = "column_parts_8",
+    ADD_BIAS = "add_bias",
+    ADD_BIAS_8 = "add_bias_8",
+    BEND = "bend",
+    BEND_8 = "bend_8",
+    BEND_BACKWARD = "bend_backward",
+    BEND_BACKWARD_8 = "bend_backward_8",
+    POOL = "pool",
+    POOL_8 = "pool_8",
+    POOL_BACKWARD = "pool_backward",
+    POOL_BACKWARD_8 = "pool_backward_8",
+);
+module!(RANKS, "ranks.cu", "kernels/ranks.cu", false: COUNT_RANKS = "count_ranks");
 module!(ATTENTION, "attention.cu", "kernels/attention.cu", false:
     ATTEND = "attend",
     ATTEND_DELTA = "attend_delta",
@@ -143,7 +169,7 @@ fn source(module: &Module, element: Element) -> String {
         return format!("{TENSOR_PRELUDE}\n#line 1 \"{}\"\n{}", module.name, module.text);
     }
     let name = match element {
-        Element::F32 => "float",
+        Element::F32 | Element::F16 => "float",
         Element::Bf16 => "bf16",
     };
     format!(

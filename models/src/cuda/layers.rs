@@ -4,7 +4,6 @@ use super::gemm::{Factor, Scale};
 use super::gpu::{Buffer, Element, Gpu, View};
 use super::kernels::{MERGE, NOISE, PLACE};
 use crate::ModelError;
-use crate::weights::ParameterSpec;
 
 /// A linear layer of a [`Stack`].
 #[derive(Debug, Clone)]
@@ -335,43 +334,4 @@ pub(super) fn put(gpu: &Gpu, at: View, element: Element, values: &Values<'_>) ->
         first += rows;
     }
     Ok(())
-}
-
-/// A parameter that training changes: its values in f32, their gradient and moments, and where its rounded copy stands.
-#[derive(Debug)]
-pub(super) struct Trained {
-    pub(super) spec: ParameterSpec,
-    pub(super) values: Buffer,
-    pub(super) gradient: Buffer,
-    /// Whether anything was added to the gradient since it was last cleared.
-    pub(super) reached: bool,
-    /// Of the part that is kept.
-    pub(super) moments: Option<[Buffer; 2]>,
-    /// Where that is less than all of it: the values whose moments are kept here.
-    pub(super) kept: Option<std::ops::Range<usize>>,
-    pub(super) steps: u32,
-    pub(super) copy: Option<View>,
-}
-
-impl Trained {
-    pub(super) fn shape(&self) -> (usize, usize) {
-        match self.spec.shape[..] {
-            [rows, columns] => (rows, columns),
-            _ => (1, self.spec.shape.iter().product()),
-        }
-    }
-
-    /// What its copy is in: a norm's is f32, a matrix' what the model computes in.
-    pub(super) fn element(&self, matrices: Element) -> Element {
-        match self.spec.shape.len() {
-            1 => Element::F32,
-            _ => matrices,
-        }
-    }
-
-    /// The gradient as a matrix.
-    pub(super) fn slope(&self) -> View {
-        let (rows, columns) = self.shape();
-        self.gradient.matrix(rows, columns)
-    }
 }

@@ -1,11 +1,12 @@
-//! Language models on one NVIDIA GPU, on buffers of our own: products by cuBLASLt, all else by kernels that NVRTC compiles for the
+//! Language models and encoders on one NVIDIA GPU, on buffers of our own: products by cuBLASLt, all else by kernels that NVRTC compiles for the
 //! card when they are first used.
 
 mod attend;
 mod batch;
+mod catalogue;
 mod check;
-mod check_shared;
 mod decoder;
+mod encoder;
 mod gemm;
 mod gpu;
 mod kernels;
@@ -13,12 +14,14 @@ mod language_model;
 mod layers;
 mod nccl;
 mod optimize;
+mod parameters;
 mod sample;
 mod timing;
 
-pub use check::{Check, check};
-pub use check_shared::check_shared;
+pub use catalogue::{Counts, CudaCatalogue, Wanted};
+pub use check::{Check, check, check_shared};
 pub use decoder::{CudaDecoder, CudaDecoderOptions, CudaPass, CudaTrunk};
+pub use encoder::{CudaEncoder, CudaEncoderOptions};
 pub use gpu::{Element, Gpu};
 pub use nccl::{Failed, Nccl, UNIQUE_ID_BYTES, nccl_unique_id, nccl_version};
-pub use timing::{Shapes, Timing, limits, time};
+pub use timing::{Loss, Shapes, Timing, limits, time, time_embedder, time_ranking};

@@ -398,6 +398,7 @@ fn kind(element: Element) -> sys::ncclDataType_t {
     match element {
         Element::F32 => sys::ncclDataType_t::ncclFloat32,
         Element::Bf16 => sys::ncclDataType_t::ncclBfloat16,
+        Element::F16 => sys::ncclDataType_t::ncclFloat16,
     }
 }
 

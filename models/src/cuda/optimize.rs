@@ -6,8 +6,9 @@ use cudarc::driver::{result, sys};
 
 use super::gpu::{Argument, Buffer, Element, Gpu, driver};
 use super::kernels::ADAM;
-use super::layers::{Trained, Values, blocks, put};
+use super::layers::{Values, blocks, put};
 use super::nccl::Nccl;
+use super::parameters::Trained;
 use crate::{AdamConfig, ModelError};
 
 /// Values that travel together: 256 MB of f32.
@@ -23,7 +24,6 @@ impl Trained {
     pub(super) fn adam(
         &mut self,
         gpu: &Gpu,
-        matrices: Element,
         config: &AdamConfig,
         factor: f64,
         gradient: u64,
@@ -47,8 +47,18 @@ impl Trained {
             true => (1.0 - config.lr * config.weight_decay, 0.0),
             false => (1.0, config.weight_decay),
         };
-        // A norm's copy is f32, a matrix' is what the model computes in.
-        let element = self.element(matrices);
+        let element = self.copy.map_or(Element::F32, |(_, element)| element);
+        let numbers = [
+            factor as f32,
+            (config.lr / correction(beta1)) as f32,
+            beta1 as f32,
+            beta2 as f32,
+            config.eps as f32,
+            shrink as f32,
+            decay as f32,
+            correction(beta2).sqrt() as f32,
+        ]
+        .map(Argument::from);
         let (_, columns) = self.shape();
         let mut at = part.start;
         // Whole rows together; where the part begins or ends within a row, that row by itself.
@@ -61,13 +71,13 @@ impl Trained {
             };
             let own = |start: u64| Argument::Address(start + 4 * (at - part.start) as u64);
             let (copy, stride) = match self.copy {
-                Some(copy) => {
+                Some((copy, element)) => {
                     let place = (row * copy.stride + column) * element.bytes();
                     (Argument::Address(copy.pointer + place as u64), copy.stride.into())
                 }
                 None => (Argument::Address(0), Argument::Int(0)),
             };
-            let arguments = [
+            let mut arguments: Vec<Argument> = vec![
                 Argument::Address(self.values.pointer() + 4 * at as u64),
                 own(moments[0].pointer()),
                 own(moments[1].pointer()),
@@ -75,15 +85,8 @@ impl Trained {
                 copy,
                 stride,
                 width.into(),
-                (factor as f32).into(),
-                ((config.lr / correction(beta1)) as f32).into(),
-                (beta1 as f32).into(),
-                (beta2 as f32).into(),
-                (config.eps as f32).into(),
-                (shrink as f32).into(),
-                (decay as f32).into(),
-                (correction(beta2).sqrt() as f32).into(),
             ];
+            arguments.extend(numbers);
             // SAFETY: values and copy have the parameter's shape, moments and gradient the part's length.
             unsafe { gpu.launch(ADAM, element, [blocks(width), rows as u32, 1], 256, 0, &arguments)? };
             at += rows * width;
@@ -97,7 +100,6 @@ impl Trained {
 /// arrived on any rank. Where parts are kept, each rank gets the sums of its parts alone and gives the moved values to the others.
 pub(super) fn step_over(
     gpu: &Gpu,
-    matrices: Element,
     trained: &mut [Trained],
     nccl: &mut Nccl,
     reached: &[bool],
@@ -124,8 +126,8 @@ pub(super) fn step_over(
             trained.gradient.clear()?;
         }
         match bucket.iter().any(|trained| trained.kept.is_some()) {
-            true => step_parts(gpu, matrices, bucket, nccl, config, factor)?,
-            false => step_whole(gpu, matrices, bucket, nccl, config, factor)?,
+            true => step_parts(gpu, bucket, nccl, config, factor)?,
+            false => step_whole(gpu, bucket, nccl, config, factor)?,
         }
     }
     nccl.wait()
@@ -134,7 +136,6 @@ pub(super) fn step_over(
 /// Each rank moves everything.
 fn step_whole(
     gpu: &Gpu,
-    matrices: Element,
     bucket: &mut [&mut Trained],
     nccl: &mut Nccl,
     config: &AdamConfig,
@@ -156,7 +157,7 @@ fn step_whole(
     nccl.sum_gradients(&terms, total)?;
     at = 0;
     for trained in bucket {
-        trained.adam(gpu, matrices, config, factor, terms.pointer() + 4 * at as u64)?;
+        trained.adam(gpu, config, factor, terms.pointer() + 4 * at as u64)?;
         at += trained.spec.scalars();
     }
     Ok(())
@@ -165,7 +166,6 @@ fn step_whole(
 /// Each rank moves its part of every parameter. Parameters stand side by side, rank after rank, so that one collective has all.
 fn step_parts(
     gpu: &Gpu,
-    matrices: Element,
     bucket: &mut [&mut Trained],
     nccl: &mut Nccl,
     config: &AdamConfig,
@@ -198,7 +198,7 @@ fn step_parts(
     place = 0;
     for trained in bucket.iter_mut() {
         let (part, length) = (trained.part(), length(trained));
-        trained.adam(gpu, matrices, config, factor, sums.pointer() + 4 * place as u64)?;
+        trained.adam(gpu, config, factor, sums.pointer() + 4 * place as u64)?;
         let own = Rows::flat(parts.pointer(), rank * width + place);
         copy_rows(
             gpu,
@@ -223,16 +223,16 @@ fn step_parts(
             count,
             length,
         )?;
-        refresh(gpu, matrices, trained)?;
+        refresh(gpu, trained)?;
         place += length;
     }
     Ok(())
 }
 
 /// Brings a parameter's copy, which the model computes with, to its values.
-fn refresh(gpu: &Gpu, matrices: Element, trained: &Trained) -> Result<(), ModelError> {
+fn refresh(gpu: &Gpu, trained: &Trained) -> Result<(), ModelError> {
     match trained.copy {
-        Some(copy) => put(gpu, copy, trained.element(matrices), &Values::Card(&trained.values)),
+        Some((copy, element)) => put(gpu, copy, element, &Values::Card(&trained.values)),
         None => Ok(()),
     }
 }
@@ -303,7 +303,6 @@ fn copy_rows(gpu: &Gpu, from: Rows, into: Rows, [rows, columns]: [usize; 2]) -> 
 /// What a step needs of a gradient that the host has.
 pub(super) fn step_part(
     gpu: &Gpu,
-    matrices: Element,
     trained: &mut Trained,
     gradient: &[f32],
     config: &AdamConfig,
@@ -319,5 +318,5 @@ pub(super) fn step_part(
         return Err(ModelError::Input(message));
     }
     let gradient: Buffer = gpu.upload(gradient)?;
-    trained.adam(gpu, matrices, config, factor, gradient.pointer())
+    trained.adam(gpu, config, factor, gradient.pointer())
 }

@@ -194,7 +194,10 @@ impl CudaDecoder {
 
     /// Brings the merged weights up to date.
     fn merge(&self, merged: &mut Option<(u64, Merged)>) -> Result<(), ModelError> {
-        if merged.as_ref().is_some_and(|(version, _)| *version == self.version) {
+        if merged
+            .as_ref()
+            .is_some_and(|(version, _)| *version == self.parameters.version())
+        {
             return Ok(());
         }
         let gpu = &self.gpu;
@@ -221,7 +224,7 @@ impl CudaDecoder {
                 .collect::<Result<_, ModelError>>()?;
             let adapted = self.head.parts[0].rank > 0;
             let head = adapted.then(|| plain(&self.head)).transpose()?;
-            *merged = Some((self.version, Merged { layers, head }));
+            *merged = Some((self.parameters.version(), Merged { layers, head }));
         }
         if let Some((version, merged)) = merged {
             for (layer, into) in self.layers.iter().zip(&merged.layers) {
@@ -235,7 +238,7 @@ impl CudaDecoder {
             if let Some(into) = &merged.head {
                 self.head.merge_into(gpu, into)?;
             }
-            *version = self.version;
+            *version = self.parameters.version();
         }
         Ok(())
     }
@@ -298,7 +301,7 @@ impl CudaDecoder {
             both: own(2 * plan.intermediate)?,
             gated: own(plan.intermediate)?,
             added: own(plan.hidden)?,
-            partial: words(self.step_scratch(rows))?,
+            partial: words(self.heads().step_scratch(rows))?,
             logits: words(rows * plan.vocabulary)?,
             best: words(rows * SAMPLE_PARTS * 5)?,
             keys: (0..plan.layers).map(|_| cache()).collect::<Result<_, _>>()?,
@@ -593,7 +596,7 @@ impl CudaDecoder {
                 chosen: &state.chosen,
                 partial: &state.partial,
             };
-            self.attend_step(inputs, rows)?;
+            self.heads().attend_step(inputs, rows)?;
             multiply(added, mixed, output)?;
             now = self.step_norm(state, now, true, &layer.mlp_norm, rows)?;
             multiply(both, x, gate_up)?;

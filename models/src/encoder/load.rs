@@ -1,7 +1,7 @@
 //! A BERT from a Hugging Face or sentence-transformers folder.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use burn::tensor::Device;
@@ -107,10 +107,23 @@ impl EncoderParameters {
     }
 }
 
-impl Bert {
-    /// Loads `config.json`, the parameters (with or without the prefix `bert.`, all checked for name, shape and type) and
-    /// the pooling of `folder`.
-    pub fn load(folder: &Path, options: &EncoderOptions) -> Result<Self, ModelError> {
+/// A BERT's folder, whose files were checked against its description.
+#[derive(Debug)]
+pub(crate) struct EncoderFolder {
+    pub(crate) plan: EncoderPlan,
+    pub(crate) pooling: Pooling,
+    /// Parameters that are saved again but not computed with, such as a pooler.
+    pub(crate) carried: Vec<NamedTensor>,
+    pub(crate) path: PathBuf,
+    reader: CheckpointReader,
+    /// What stands before every name.
+    prefix: &'static str,
+}
+
+impl EncoderFolder {
+    /// Reads `config.json`, the names, shapes and types of the parameters (with or without the prefix `bert.`), and the pooling,
+    /// where it is not given.
+    pub(crate) fn open(folder: &Path, pooling: Option<Pooling>) -> Result<Self, ModelError> {
         let plan = ConfigFile::open(&folder.join("config.json"))?.encoder()?;
         let reader = CheckpointReader::open(folder)?;
         let prefix = if reader.names().any(|name| name.starts_with("bert.")) {
@@ -123,34 +136,54 @@ impl Bert {
             spec.name.insert_str(0, prefix);
         }
         check_names(&reader, &specs, |name| is_extra(name.trim_start_matches("bert.")))?;
-        let mut weights = Weights::default();
-        let parameters = EncoderParameters::lay_out(&plan, &mut |spec| {
-            read_parameter(
-                &reader,
-                &format!("{prefix}{}", spec.name),
-                spec,
-                &mut weights,
-                &options.device,
-            )
-        })?;
-        let pooling = match options.pooling {
+        let pooling = match pooling {
             Some(pooling) => pooling,
             None => read_pooling(folder)?,
         };
+        Ok(Self {
+            carried: carried(&reader, prefix, plan.hidden)?,
+            plan,
+            pooling,
+            path: folder.to_owned(),
+            reader,
+            prefix,
+        })
+    }
+
+    /// A parameter's values, row by row.
+    #[cfg(feature = "engine")]
+    pub(crate) fn read(&self, spec: &ParameterSpec) -> Result<Vec<f32>, ModelError> {
+        let (values, _) = self
+            .reader
+            .read(&format!("{}{}", self.prefix, spec.name), &spec.shape)?;
+        Ok(values)
+    }
+}
+
+impl Bert {
+    /// Loads `config.json`, the parameters (with or without the prefix `bert.`, all checked for name, shape and type) and
+    /// the pooling of `folder`.
+    pub fn load(folder: &Path, options: &EncoderOptions) -> Result<Self, ModelError> {
+        let files = EncoderFolder::open(folder, options.pooling)?;
+        let mut weights = Weights::default();
+        let parameters = EncoderParameters::lay_out(&files.plan, &mut |spec| {
+            let name = format!("{}{}", files.prefix, spec.name);
+            read_parameter(&files.reader, &name, spec, &mut weights, &options.device)
+        })?;
         let trained = if options.train {
             weights.ids().collect()
         } else {
             Vec::new()
         };
         Ok(Self {
-            carried: carried(&reader, prefix, plan.hidden)?,
-            plan,
+            plan: files.plan,
             parameters,
             tuned: Tuned::new(weights, trained),
-            pooling,
+            pooling: files.pooling,
             device: options.device.clone(),
             host: Mutex::new(None),
-            source: folder.to_owned(),
+            carried: files.carried,
+            source: files.path,
         })
     }
 

@@ -14,10 +14,12 @@ use crate::files::{Dtype, NamedTensor, write_parameters};
 use crate::folder::{copy_companions, create, write_config, write_json};
 use crate::plan::EncoderPlan;
 use crate::tuned::Tuned;
-use crate::weights::{ParameterId, Weights, tensor_to_vec};
+use crate::weights::{ParameterId, ParameterSpec, Weights, tensor_to_vec};
 use crate::{ModelError, Pass, Trainable};
 
 use host::HostEncoder;
+#[cfg(feature = "engine")]
+pub(crate) use load::EncoderFolder;
 pub use load::EncoderOptions;
 pub(crate) use load::{EncoderParameters, encoder_specs};
 
@@ -91,19 +93,6 @@ impl Bert {
         self.pooling
     }
 
-    fn check(&self, texts: &[&[u32]]) -> Result<(), ModelError> {
-        for (index, text) in texts.iter().enumerate() {
-            let place = format!("text {index}");
-            check_tokens(text, self.plan.vocabulary, &place)?;
-            let (found, most) = (text.len(), self.plan.max_positions);
-            if text.is_empty() || found > most {
-                let message = format!("{place} has {found} tokens; the encoder takes 1 to {most}");
-                return Err(ModelError::Input(message));
-            }
-        }
-        Ok(())
-    }
-
     fn host(&self) -> Result<Arc<HostEncoder>, ModelError> {
         let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.tuned.version();
@@ -131,32 +120,76 @@ impl Bert {
     /// # Errors
     /// When a file cannot be read or written.
     pub fn save_as(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
-        create(folder)?;
         let own: Vec<ParameterId> = self.weights().ids().collect();
-        let mut specs: Vec<_> = own.iter().map(|&id| self.weights().spec(id).clone()).collect();
+        let specs = own.iter().map(|&id| self.weights().spec(id).clone()).collect();
+        let written = Written {
+            source: &self.source,
+            dimension: self.plan.hidden,
+            pooling: self.pooling,
+            carried: &self.carried,
+            dtype,
+        };
+        written.write(folder, specs, |place| self.weights().to_vec(own[place]))
+    }
+
+    /// The last hidden state of one text, `[tokens, hidden]`: for tests.
+    pub fn hidden(&self, text: &[u32]) -> Result<Vec<f32>, ModelError> {
+        check_texts(&self.plan, &[text])?;
+        tensor_to_vec(self.run(self.weights(), &[text]))
+    }
+}
+
+/// Refuses texts without tokens, with too many, or with some that are none.
+pub(crate) fn check_texts(plan: &EncoderPlan, texts: &[&[u32]]) -> Result<(), ModelError> {
+    for (index, text) in texts.iter().enumerate() {
+        let place = format!("text {index}");
+        check_tokens(text, plan.vocabulary, &place)?;
+        let (found, most) = (text.len(), plan.max_positions);
+        if text.is_empty() || found > most {
+            let message = format!("{place} has {found} tokens; the encoder takes 1 to {most}");
+            return Err(ModelError::Input(message));
+        }
+    }
+    Ok(())
+}
+
+/// What a saved encoder's folder says beside its parameters.
+pub(crate) struct Written<'a> {
+    /// Where it was loaded from: its tokenizer goes with it.
+    pub(crate) source: &'a Path,
+    pub(crate) dimension: usize,
+    pub(crate) pooling: Pooling,
+    pub(crate) carried: &'a [NamedTensor],
+    pub(crate) dtype: Dtype,
+}
+
+impl Written<'_> {
+    /// Writes a Hugging Face folder with parameters of `specs`, whose values are asked for in turn.
+    pub(crate) fn write(
+        &self,
+        folder: &Path,
+        mut specs: Vec<ParameterSpec>,
+        mut values: impl FnMut(usize) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(), ModelError> {
+        create(folder)?;
+        let own = specs.len();
         specs.extend(self.carried.iter().map(NamedTensor::spec));
-        write_parameters(folder, &specs, dtype, |place| match own.get(place) {
-            Some(&id) => self.weights().to_vec(id),
-            None => Ok(self.carried[place - own.len()].data.clone()),
+        write_parameters(folder, &specs, self.dtype, |place| match place.checked_sub(own) {
+            None => values(place),
+            Some(carried) => Ok(self.carried[carried].data.clone()),
         })?;
-        copy_companions(&self.source, folder)?;
+        copy_companions(self.source, folder)?;
         let pooling = folder.join("1_Pooling");
         create(&pooling)?;
         let config = serde_json::json!({
-            "word_embedding_dimension": self.plan.hidden,
+            "word_embedding_dimension": self.dimension,
             "pooling_mode_cls_token": self.pooling == Pooling::Cls,
             "pooling_mode_mean_tokens": self.pooling == Pooling::Mean,
             "pooling_mode_max_tokens": false,
             "pooling_mode_mean_sqrt_len_tokens": false,
         });
         write_json(&pooling.join("config.json"), &config)?;
-        write_config(&self.source, folder, dtype, &[])
-    }
-
-    /// The last hidden state of one text, `[tokens, hidden]`: for tests.
-    pub fn hidden(&self, text: &[u32]) -> Result<Vec<f32>, ModelError> {
-        self.check(&[text])?;
-        tensor_to_vec(self.run(self.weights(), &[text]))
+        write_config(self.source, folder, self.dtype, &[])
     }
 }
 
@@ -170,7 +203,7 @@ impl Encoder for Bert {
     }
 
     fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
-        self.check(texts)?;
+        check_texts(&self.plan, texts)?;
         if self.device == Device::flex() {
             return Ok(self.host()?.embed(texts));
         }
@@ -187,7 +220,7 @@ impl Encoder for Bert {
     }
 
     fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<TrackedVectors, ModelError> {
-        self.check(texts)?;
+        check_texts(&self.plan, texts)?;
         self.drop_stale();
         let leaves = self.tuned.leaves();
         let order = forward::by_length(texts);

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use clap::Args;
-use models::{DecoderOptions, Draws, Encoder, EncoderOptions, LanguageModel, Prompt};
+use clap::{Args, ValueEnum};
+use models::{DecoderOptions, Draws, EncoderOptions, LanguageModel, Prompt};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::config::{Collectives, Device};
+use crate::config::{Collectives, Device, Precision};
 use crate::hub::resolve_model;
 use crate::train;
 
@@ -34,6 +34,9 @@ pub struct BenchArgs {
     /// With --gpu: JSON lines.
     #[arg(long, requires = "gpu")]
     json: bool,
+    /// With --gpu: only this work; several times for more.
+    #[arg(long, value_enum, value_name = "WORK", requires = "gpu")]
+    only: Vec<Work>,
     /// Time so many updates of training instead, after one to warm up, alone or as a rank of `langptune launch`: of tiny models on
     /// processors, of Gemma-2B's shapes and the published runs' load with --device cuda. Prints one JSON object.
     #[arg(long, value_name = "N", conflicts_with_all = ["lm", "embedder", "inputs", "gpu"])]
@@ -55,6 +58,21 @@ pub struct BenchArgs {
     pub(super) device: Device,
 }
 
+/// Work of a training run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Work {
+    /// Rollouts, scores and pairs of a language model of Gemma-2B's shape.
+    #[value(name = "gemma-2b")]
+    Gemma2b,
+    /// The same of Llama-3-8B's.
+    #[value(name = "llama-3-8b")]
+    Llama8b,
+    /// The embedder's steps and items, of BERT-large's shape.
+    Embedder,
+    /// Where targets stand in a catalogue.
+    Ranking,
+}
+
 #[derive(Deserialize)]
 struct PromptLine {
     tokens: Vec<u32>,
@@ -68,7 +86,7 @@ struct TextLine {
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.gpu {
-        return super::gpu::bench(args.json);
+        return super::gpu::bench(args.json, &args.only);
     }
     if let Some(updates) = args.updates {
         ensure!(updates > 0, "--updates: expected at least 1");
@@ -133,7 +151,8 @@ fn embedding(args: &BenchArgs, embedder: &str) -> anyhow::Result<()> {
         pooling: None,
         train: false,
     };
-    let (encoder, tokenizer) = train::open_encoder(&resolve_model(embedder, None)?, &options)?;
+    let (encoder, tokenizer) =
+        train::open_any_encoder(&resolve_model(embedder, None)?, &options, args.device, Precision::Bf16)?;
     let lines: Vec<TextLine> = read(&args.input("texts.jsonl"))?;
     let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let tokenise = || tokenizer.encode_batch_limited(&texts, LIMIT.min(encoder.max_tokens()));

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::UsageError;
 use crate::TrainError;
+use crate::config::{Device, Precision};
 use crate::demo::{Demo, Example, Pretraining, Scale, Summary, WorldSize};
 use crate::interrupt;
 use crate::site::{Site, SiteError, find_reports};
@@ -32,6 +33,12 @@ pub(super) struct DemoArgs {
     /// End when the results are there; on a terminal, a langptune with the viewer inside shows the run in the browser
     #[arg(long)]
     no_serve: bool,
+    /// Where models compute; --device cuda needs a langptune with the feature `engine` or `cuda`
+    #[arg(long, default_value_t = Device::Cpu, conflicts_with = "pretrain")]
+    device: Device,
+    /// What a GPU computes in
+    #[arg(long, value_enum, default_value_t = Precision::Bf16, conflicts_with = "pretrain")]
+    precision: Precision,
     /// Go on with the demo in --out, from its last checkpoint
     #[arg(long, conflicts_with = "pretrain")]
     resume: bool,
@@ -69,6 +76,8 @@ pub(super) fn run(arguments: &DemoArgs) -> anyhow::Result<()> {
         models: arguments.models.clone(),
         resume: arguments.resume,
         scale: Scale::Whole,
+        device: arguments.device,
+        precision: arguments.precision,
     };
     interrupt::install();
     let summary = match demo.run() {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use models::{Encoder, EncoderOptions};
+use models::EncoderOptions;
 
-use crate::config::{Device, Pooling};
+use crate::config::{Device, Pooling, Precision};
 use crate::hub::resolve_model;
 use crate::{npy, train};
 
@@ -36,6 +36,9 @@ pub struct EmbedArgs {
     /// Where the model computes.
     #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
+    /// What a GPU computes in; the processor computes in f32.
+    #[arg(long, value_enum, default_value_t = Precision::Bf16)]
+    precision: Precision,
 }
 
 /// Texts longer than this are cut unless asked otherwise.
@@ -49,7 +52,7 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
         pooling: args.pooling.map(train::pooling),
         train: false,
     };
-    let (encoder, tokenizer) = train::open_encoder(&folder, &options)?;
+    let (encoder, tokenizer) = train::open_any_encoder(&folder, &options, args.device, args.precision)?;
     let text = std::fs::read_to_string(&args.input).with_context(|| args.input.display().to_string())?;
     let lines: Vec<&str> = text.lines().collect();
     let limit = args.max_tokens.unwrap_or(DEFAULT_LIMIT).min(encoder.max_tokens());

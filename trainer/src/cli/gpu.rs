@@ -10,11 +10,13 @@ pub(super) use absent::{bench, check};
 mod absent {
     use anyhow::bail;
 
+    use crate::cli::bench::Work;
+
     pub(in crate::cli) fn check(_: Option<u64>, _: bool) -> anyhow::Result<()> {
         bail!("this langptune was built without CUDA; build it with `cargo build --release --features cuda`")
     }
 
-    pub(in crate::cli) fn bench(_: bool) -> anyhow::Result<()> {
+    pub(in crate::cli) fn bench(_: bool, _: &[Work]) -> anyhow::Result<()> {
         check(None, false)
     }
 }
@@ -27,7 +29,9 @@ mod present {
     use models::cuda::{Gpu, Shapes, nccl_version};
     use serde_json::json;
 
+    use crate::cli::bench::Work;
     use crate::cli::print;
+    use crate::train::loss::contrastive_loss;
 
     pub(in crate::cli) fn check(seed: Option<u64>, json: bool) -> anyhow::Result<()> {
         let clock = || {
@@ -71,7 +75,8 @@ mod present {
         Ok(())
     }
 
-    pub(in crate::cli) fn bench(json: bool) -> anyhow::Result<()> {
+    pub(in crate::cli) fn bench(json: bool, only: &[Work]) -> anyhow::Result<()> {
+        let wanted = |work| only.is_empty() || only.contains(&work);
         let gpu = Gpu::open(0)?;
         let mut trouble = None;
         let mut report = |timing: models::cuda::Timing| {
@@ -97,8 +102,18 @@ mod present {
             trouble = print(&line).err();
         };
         models::cuda::limits(&gpu, &mut report)?;
-        for (shapes, batches) in [(Shapes::Gemma2b, &[8, 64, 256][..]), (Shapes::Llama8b, &[64])] {
-            models::cuda::time(&gpu, shapes, batches, &mut report)?;
+        if wanted(Work::Gemma2b) {
+            models::cuda::time(&gpu, Shapes::Gemma2b, &[8, 64, 256], &mut report)?;
+        }
+        if wanted(Work::Llama8b) {
+            models::cuda::time(&gpu, Shapes::Llama8b, &[64], &mut report)?;
+        }
+        if wanted(Work::Embedder) {
+            let loss = |vectors: &[f32], width: usize| contrastive_loss(vectors, width, 0.05).slopes;
+            models::cuda::time_embedder(&gpu, &loss, &mut report)?;
+        }
+        if wanted(Work::Ranking) {
+            models::cuda::time_ranking(&gpu, &mut report)?;
         }
         match trouble {
             Some(trouble) => Err(trouble),

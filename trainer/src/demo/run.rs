@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::pretrain::TRAINING_SEED;
 use super::{INSTRUCTION, RawFiles, World, WorldSize, assets};
 use crate::TrainError;
-use crate::config::{Device, TrainConfig};
+use crate::config::{Device, Precision, TrainConfig};
 use crate::data::{MANIFEST_FILE, Preparation, Rules, TemplateForm, UnfinishedFolder, User};
 use crate::evaluation::{
     self, Baseline, EVALUATION_FILE, EvaluationPlan, Measured, RowName, Sampling, Version, Versions, split_name,
@@ -44,6 +44,10 @@ pub struct Demo {
     pub resume: bool,
     /// How much there is of everything.
     pub scale: Scale,
+    /// Where models compute.
+    pub device: Device,
+    /// What a GPU computes in.
+    pub precision: Precision,
 }
 
 /// How much there is of everything.
@@ -301,6 +305,8 @@ impl Demo {
         }
         let mut config = TrainConfig::from_toml(&table.to_string())?;
         config.run.seed = self.seed;
+        config.run.device = self.device;
+        config.run.precision = self.precision;
         if self.scale == Scale::Trial {
             config.schedule.num_emb_updates = 1;
             config.schedule.num_lm_updates = 1;
@@ -338,7 +344,7 @@ impl Demo {
                 slots: config.rl.rollout_batch,
                 query_prefix: String::new(),
             },
-            device: Device::Cpu,
+            device: self.device,
         };
         let name = split_name(split);
         let output = UnfinishedFolder::begin(&self.output.join("evaluation").join(name), self.resume, EVALUATION_FILE)?;

@@ -7,7 +7,7 @@ use eval_core::Cutoff;
 use eval_core::metrics::MetricTable;
 use eval_core::retrieval::Query;
 use models::text::Tokenizer;
-use models::{Bert, DecoderOptions, Device, Encoder, EncoderOptions};
+use models::{DecoderOptions, Device, Encoder, EncoderOptions};
 use serde::Serialize;
 
 use super::plan::{Baseline, EvaluationPlan, Version, split_name};
@@ -162,7 +162,7 @@ struct Work<'a> {
 /// An embedder that is in memory.
 struct Embedder {
     version: Version,
-    model: Bert,
+    model: Box<dyn Encoder>,
     tokenizer: Tokenizer,
 }
 
@@ -190,7 +190,7 @@ impl Work<'_> {
                 pooling: self.plan.pooling.map(train::pooling),
                 train: false,
             };
-            let (model, tokenizer) = train::open_encoder(folder, &options)?;
+            let (model, tokenizer) = train::open_any_encoder(folder, &options, self.plan.device, Precision::Bf16)?;
             train::check_items(self.dataset, &tokenizer, model.max_tokens())?;
             let embedder = Embedder {
                 version,
@@ -263,13 +263,13 @@ impl Work<'_> {
             self.dataset.items.len()
         );
         let texts = train::item_texts(self.dataset);
-        let items = reward::retriever(embed_rounded(&embedder.model, &texts)?)?;
+        let items = reward::retriever(embed_rounded(embedder.model.as_ref(), &texts)?)?;
         let wanted: Vec<Query<'_>> = self.plan.split.users(self.dataset).iter().map(query).collect();
         let ranked = |profiles: &[Profile], samples: usize| {
             let texts: Vec<&[u32]> = profiles.iter().map(|profile| profile.tokens.as_slice()).collect();
             rank(
                 &items,
-                &embed_rounded(&embedder.model, &texts)?,
+                &embed_rounded(embedder.model.as_ref(), &texts)?,
                 &wanted,
                 samples,
                 self.top,

@@ -3,19 +3,19 @@
 use std::ops::Range;
 
 use eval_core::TargetRanks;
-use eval_core::retrieval::Retriever;
 use models::{PackedBatch, Policy, Scores, Trunk};
 
 use super::deal::Deal;
 use super::loss::{Pair, pair_loss};
 use super::pace::Pace;
+use super::setup::own_device;
 use super::trace::{TracedResponse, TracedUpdate, TracedUser};
 use super::{Trainer, item_texts, query, requests, shard, share};
 use crate::TrainError;
 use crate::config::LossReduction;
 use crate::log::scalars;
 use crate::progress::Progress;
-use crate::reward::{self, profile_reward, total_reward, whiten};
+use crate::reward::{self, Catalogue, profile_reward, total_reward, whiten};
 use crate::rollout::{Profile, Tokenizers, write_profiles};
 
 /// Responses a user in an update.
@@ -109,14 +109,15 @@ impl Trainer {
         self.go_on()?;
         let (comm, encoder) = (self.comm.as_mut(), self.embedder.model.as_ref());
         let items = share::embed(comm, encoder, &item_texts(&self.dataset))?;
-        let retriever = reward::retriever(items)?;
+        let own = own_device(self.config.run.device, self.comm.local_rank());
+        let catalogue = Catalogue::new(items, own, self.config.run.precision)?;
         let left = (updates - self.position.done) as u64;
         let mut progress = Progress::start("language model", "updates", Some(left));
         self.pace = Pace::start(self.comm.as_ref());
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(None, "lm")?;
-            let [profiles, tokens] = self.lm_update(&retriever)?;
+            let [profiles, tokens] = self.lm_update(&catalogue)?;
             let tokens = self.log_pace(tokens)?;
             self.advance();
             progress.count("profiles", profiles * self.comm.world());
@@ -128,7 +129,7 @@ impl Trainer {
     }
 
     /// One update; returns how many profiles this process wrote for it, and their tokens.
-    fn lm_update(&mut self, retriever: &Retriever) -> Result<[usize; 2], TrainError> {
+    fn lm_update(&mut self, catalogue: &Catalogue) -> Result<[usize; 2], TrainError> {
         let Some(lm) = &mut self.lm else {
             return Err(TrainError::Mismatch(
                 "the language model phase needs a language model".to_owned(),
@@ -139,7 +140,7 @@ impl Trainer {
         let length = |&user: &u32| self.dataset.train[user as usize].prompt_tokens.len();
         let deal = Deal::by_length(&all.iter().map(length).collect::<Vec<_>>(), self.comm.world());
         let users = deal.own(&all, self.comm.rank());
-        let mut rollouts = match self.roll_out(&users, retriever) {
+        let mut rollouts = match self.roll_out(&users, catalogue) {
             Err(TrainError::Interrupted) => Rollouts::default(),
             rollouts => rollouts?,
         };
@@ -164,7 +165,7 @@ impl Trainer {
     }
 
     /// Samples, embeds, ranks and scores.
-    fn roll_out(&mut self, users: &[u32], retriever: &Retriever) -> Result<Rollouts, TrainError> {
+    fn roll_out(&mut self, users: &[u32], catalogue: &Catalogue) -> Result<Rollouts, TrainError> {
         let train = &self.dataset.train;
         let Some(lm) = &mut self.lm else {
             return Ok(Rollouts::default());
@@ -191,7 +192,7 @@ impl Trainer {
             .iter()
             .flat_map(|&user| [query(&train[user as usize]); GENERATIONS])
             .collect();
-        let ranked = reward::rank(retriever, &vectors, &queries)?;
+        let ranked = catalogue.rank(&vectors, &queries)?;
 
         let limit = self.rollout.response_length.min(self.rollout.embedder_limit);
         let rl = &self.config.rl;

@@ -39,10 +39,13 @@ use pace::Pace;
 pub(crate) use pace::peak_memory;
 #[cfg(feature = "engine")]
 pub use setup::gpu;
-#[cfg(feature = "engine")]
-pub(crate) use setup::own_device;
-pub use setup::{Sharing, device, end_tokens, join_devices, open_decoder, open_encoder, open_language_model, pooling};
+pub use setup::{
+    Sharing, device, end_tokens, join_devices, open_any_encoder, open_decoder, open_encoder, open_language_model,
+    pooling,
+};
 pub(crate) use setup::{check_items, check_prompts};
+#[cfg(feature = "engine")]
+pub(crate) use setup::{element, own_device};
 pub use timing::{Load, Part, Timed, time_updates};
 use trace::Trace;
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use eval_core::report::{Manifest, Model};
 use models::text::Tokenizer;
-use models::{AdamConfig, Bert, Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
+use models::{
+    AdamConfig, Bert, Decoder, DecoderOptions, Encoder, EncoderOptions, LanguageModel, LoraConfig, TrainedPart,
+};
 
 use super::order::EpochOrder;
 use super::pace::Pace;
@@ -78,7 +80,7 @@ impl Trainer {
         share::same_dataset(comm.as_mut(), &dataset)?;
         let own = own_device(config.run.device, comm.local_rank());
         let device = device(own)?;
-        let mut embedder = load_embedder(&config, &device, dataset.train.len(), place)?;
+        let mut embedder = load_embedder(&config, own, &device, dataset.train.len(), place)?;
         let mut lm = match config.run.profiles {
             Profiles::Generated => Some(load_lm(&config, own, &device, dataset.train.len(), place)?),
             Profiles::None => None,
@@ -409,15 +411,12 @@ fn open_cuda_decoder(
     gpu: &models::cuda::Gpu,
     precision: Precision,
 ) -> Result<(Box<dyn LanguageModel>, Tokenizer), TrainError> {
-    use models::cuda::{CudaDecoder, CudaDecoderOptions, Element};
+    use models::cuda::{CudaDecoder, CudaDecoderOptions};
     let adapter = folder.join("adapter_config.json").is_file();
     let base = if adapter { base_of(folder)? } else { folder.to_owned() };
     let options = CudaDecoderOptions {
         gpu: gpu.clone(),
-        element: match precision {
-            Precision::Bf16 => Element::Bf16,
-            Precision::F32 => Element::F32,
-        },
+        element: element(precision),
         part: options.part.clone(),
         seed: options.seed,
     };
@@ -428,6 +427,15 @@ fn open_cuda_decoder(
     let tokenizer = open_tokenizer(folder, &base)?;
     decoder.check_tokenizer(tokenizer.vocabulary_size())?;
     Ok((Box::new(decoder), tokenizer))
+}
+
+/// What a GPU computes in.
+#[cfg(feature = "engine")]
+pub(crate) fn element(precision: Precision) -> models::cuda::Element {
+    match precision {
+        Precision::Bf16 => models::cuda::Element::Bf16,
+        Precision::F32 => models::cuda::Element::F32,
+    }
 }
 
 /// The tokenizer beside an adapter, or else that of its base.
@@ -467,6 +475,7 @@ fn base_of(folder: &Path) -> Result<PathBuf, TrainError> {
 
 fn load_embedder(
     config: &TrainConfig,
+    own: Device,
     device: &models::Device,
     users: usize,
     place: [usize; 2],
@@ -477,15 +486,44 @@ fn load_embedder(
         pooling: config.embedder.pooling.map(pooling),
         train: true,
     };
-    let (model, tokenizer) = open_encoder(&folder, &options)?;
+    let (model, tokenizer) = open_any_encoder(&folder, &options, own, config.run.precision)?;
     let batch = config.embedder.per_device_train_batch_size;
     Ok(EmbedderState {
-        model: Box::new(model),
+        model,
         tokenizer,
         optimizer: optimizer(&config.embedder.optimizer),
         order: EpochOrder::new(users, batch, config.run.seed, EMBEDDER_ORDER, place),
         sharded: false,
     })
+}
+
+/// Loads an encoder and its tokenizer where it is to compute: on an NVIDIA GPU by our own engine, elsewhere through burn.
+///
+/// # Errors
+/// As [`open_encoder`]; where there is no such GPU.
+pub fn open_any_encoder(
+    folder: &Path,
+    options: &EncoderOptions,
+    device: Device,
+    precision: Precision,
+) -> Result<(Box<dyn Encoder>, Tokenizer), TrainError> {
+    #[cfg(feature = "engine")]
+    if let Device::Cuda(_) = device {
+        use models::cuda::{CudaEncoder, CudaEncoderOptions};
+        let options = CudaEncoderOptions {
+            gpu: gpu(device)?,
+            element: element(precision),
+            pooling: options.pooling,
+            train: options.train,
+        };
+        let model = CudaEncoder::load(folder, &options)?;
+        let tokenizer = Tokenizer::open(folder)?;
+        model.check_tokenizer(tokenizer.vocabulary_size())?;
+        return Ok((Box::new(model), tokenizer));
+    }
+    let _ = (device, precision);
+    let (model, tokenizer) = open_encoder(folder, options)?;
+    Ok((Box::new(model), tokenizer))
 }
 
 /// Loads an encoder and its tokenizer, which must belong together.

@@ -5,12 +5,13 @@ use super::{CudaDecoder, CudaPass, Norm, Saved};
 use crate::ModelError;
 use crate::cuda::attend::Attended;
 use crate::cuda::batch::Rows;
-use crate::cuda::gemm::{Factor, Scale};
+use crate::cuda::gemm::Factor;
 use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
 use crate::cuda::kernels::{
     GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, NORM_WEIGHT_GRADIENT, SCORE_BACKWARD, SUM_ROWS,
 };
-use crate::cuda::layers::{Stack, Trained, blocks};
+use crate::cuda::layers::{Stack, blocks};
+use crate::cuda::parameters::Parameters;
 
 impl CudaDecoder {
     /// Adds the gradients of Σ slopes · logprobs to the sums that are kept.
@@ -22,11 +23,7 @@ impl CudaDecoder {
             let message = format!("{} slopes for {} scores", slopes.len(), pass.scored.count);
             return Err(ModelError::Input(message));
         }
-        if pass.version != self.version {
-            return Err(ModelError::Input(
-                "a parameter has changed since the pass whose gradients are asked for".to_owned(),
-            ));
-        }
+        self.parameters.check_version(pass.version)?;
         let (gpu, element) = (self.gpu.clone(), self.element);
         let (width, count) = (self.plan.hidden, pass.rows.count);
         let slopes = gpu.upload(slopes)?;
@@ -87,7 +84,7 @@ impl CudaDecoder {
                 d_logits.0,
                 dx.matrix(count, width).rows(part.start, part.len(), element),
             )?;
-            add_gradients(&gpu, element, &mut self.trained, &self.head, &[rows], d_logits.0)?;
+            add_gradients(&gpu, element, &mut self.parameters, &self.head, &[rows], d_logits.0)?;
         }
         let fresh = gpu.elements(count * width, Element::F32)?;
         let slope = dx.matrix(count, width);
@@ -95,7 +92,7 @@ impl CudaDecoder {
         norm_gradient(
             &gpu,
             element,
-            &mut self.trained,
+            &mut self.parameters,
             &self.norm,
             slope,
             &pass.last,
@@ -156,7 +153,7 @@ impl CudaDecoder {
         let d_gated = (d_gated.matrix(count, inner), d_gated);
         layer.down.backward_input(&gpu, down, d_gated.0)?;
         let gated = saved.gated.matrix(count, layer.down.input_width(0));
-        add_gradients(&gpu, element, &mut self.trained, &layer.down, &[gated], down)?;
+        add_gradients(&gpu, element, &mut self.parameters, &layer.down, &[gated], down)?;
         let wide = layer.gate_up.gradient_width();
         let d_both = gpu.elements(count * wide, element)?;
         let d_both = (d_both.matrix(count, wide), d_both);
@@ -190,7 +187,7 @@ impl CudaDecoder {
         let dz = (dz.matrix(count, width), dz);
         layer.gate_up.backward_input(&gpu, d_both.0, dz.0)?;
         let z = views(&layer.gate_up, &saved.z, count);
-        add_gradients(&gpu, element, &mut self.trained, &layer.gate_up, &z, d_both.0)?;
+        add_gradients(&gpu, element, &mut self.parameters, &layer.gate_up, &z, d_both.0)?;
         drop(d_both.1);
         let d_out = gpu.elements(count * layer.output.gradient_width(), element)?;
         let d_out = (d_out.matrix(count, layer.output.gradient_width()), d_out);
@@ -209,7 +206,7 @@ impl CudaDecoder {
         norm_gradient(
             &gpu,
             element,
-            &mut self.trained,
+            &mut self.parameters,
             &layer.mlp_norm,
             dz.0,
             hidden,
@@ -226,7 +223,7 @@ impl CudaDecoder {
             Some(wide) => wide.matrix(count, layer.output.input_width(0)),
             None => saved.mixed.matrix(count, queries),
         };
-        add_gradients(&gpu, element, &mut self.trained, &layer.output, &[output_x], d_out.0)?;
+        add_gradients(&gpu, element, &mut self.parameters, &layer.output, &[output_x], d_out.0)?;
         let wide = layer.qkv.gradient_width();
         let d_qkv = gpu.elements(count * wide, element)?;
         let d_qkv = (d_qkv.matrix(count, wide), d_qkv);
@@ -237,13 +234,13 @@ impl CudaDecoder {
             mixed: saved.mixed.matrix(count, queries),
             lse: &saved.lse,
         };
-        self.attend_backward(attended, d_mixed.0, parts, rows)?;
+        self.heads().attend_backward(attended, d_mixed.0, parts, rows)?;
         let angles = self.angles(rows.longest)?;
         self.rotate(parts[0], (&rows.positions, &angles), count, -1.0)?;
         self.rotate(parts[1], (&rows.positions, &angles), count, -1.0)?;
         layer.qkv.backward_low(&gpu, d_qkv.0)?;
         let x = views(&layer.qkv, &saved.x, count);
-        add_gradients(&gpu, element, &mut self.trained, &layer.qkv, &x, d_qkv.0)?;
+        add_gradients(&gpu, element, &mut self.parameters, &layer.qkv, &x, d_qkv.0)?;
         // Below the last block is nothing that is trained; the norm's own weight may be.
         if last && layer.input_norm.slot.is_none() {
             return Ok(());
@@ -265,7 +262,7 @@ impl CudaDecoder {
         norm_gradient(
             &gpu,
             element,
-            &mut self.trained,
+            &mut self.parameters,
             &layer.input_norm,
             dx.0,
             hidden,
@@ -319,18 +316,16 @@ impl CudaDecoder {
 fn add_gradients(
     gpu: &Gpu,
     element: Element,
-    trained: &mut [Trained],
+    parameters: &mut Parameters,
     stack: &Stack,
     x: &[View],
     dy: View,
 ) -> Result<(), ModelError> {
     let mut add = |slot: Option<usize>, left: View, right: View| -> Result<(), ModelError> {
         let Some(slot) = slot else { return Ok(()) };
-        let trained = &mut trained[slot];
-        let scale = if trained.reached { Scale::ADD } else { Scale::ONE };
-        trained.reached = true;
+        let (slope, scale) = parameters.slope(slot);
         let (left, right) = (Factor::Transposed(left), Factor::Plain(right));
-        gpu.multiply((trained.slope(), Element::F32), left, right, element, scale)
+        gpu.multiply((slope, Element::F32), left, right, element, scale)
     };
     for (index, part) in stack.parts.iter().enumerate() {
         let x = x.get(index).copied().unwrap_or(x[0]);
@@ -352,7 +347,7 @@ fn add_gradients(
 fn norm_gradient(
     gpu: &Gpu,
     element: Element,
-    trained: &mut [Trained],
+    parameters: &mut Parameters,
     norm: &Norm,
     slope: View,
     hidden: &Buffer,
@@ -360,16 +355,12 @@ fn norm_gradient(
     count: usize,
 ) -> Result<(), ModelError> {
     let Some(slot) = norm.slot else { return Ok(()) };
-    let trained = &mut trained[slot];
-    if !trained.reached {
-        trained.gradient.clear()?;
-        trained.reached = true;
-    }
+    let gradient = parameters.zeroed_slope(slot)?;
     let width = slope.columns;
     // SAFETY: all have `count` rows of `width`.
     unsafe {
         let arguments = [
-            (&trained.gradient).into(),
+            gradient.into(),
             slope.into(),
             slope.stride.into(),
             hidden.into(),

@@ -5,13 +5,14 @@ use std::sync::Mutex;
 
 use super::{CudaDecoder, CudaDecoderOptions, Layer, Loaded, Norm};
 use crate::cuda::gpu::{Buffer, Element, Gpu, View};
-use crate::cuda::layers::{Stack, Trained, Values, put};
+use crate::cuda::layers::{Stack, Values, put};
+use crate::cuda::parameters::Parameters;
 use crate::decoder::{ADAPTER_PREFIX, check_names, decoder_specs, read_adapter_config};
 use crate::files::CheckpointReader;
 use crate::plan::{ConfigFile, DecoderPlan};
 use crate::random::uniform_values;
 use crate::weights::ParameterSpec;
-use crate::{ModelError, TrainedPart};
+use crate::{ModelError, Trainable, TrainedPart};
 
 /// Where a model's parameters come from.
 #[derive(Debug)]
@@ -46,9 +47,9 @@ impl CudaDecoder {
             ..options.clone()
         };
         let mut decoder = Self::load(folder, &options)?;
-        for (index, spec) in decoder.trained().to_vec().iter().enumerate() {
+        for (index, spec) in decoder.parameters.trained().to_vec().iter().enumerate() {
             let (values, _) = reader.read(&format!("{ADAPTER_PREFIX}{}", spec.name), &spec.shape)?;
-            decoder.set_values(index, &values)?;
+            decoder.parameters.set_values(index, values)?;
         }
         Ok(decoder)
     }
@@ -127,10 +128,8 @@ impl CudaDecoder {
             norm,
             head,
             loaded: None,
-            trained: Vec::new(),
-            specs: Vec::new(),
+            parameters: Parameters::new(&options.gpu),
             first_trained: 0,
-            version: 0,
             angles: Mutex::default(),
             sampler: None,
             source: path.to_owned(),
@@ -141,7 +140,12 @@ impl CudaDecoder {
             TrainedPart::LastLayers(count) => decoder.start_last_layers(source, count)?,
             TrainedPart::Nothing | TrainedPart::Full => decoder.first_trained = decoder.plan.layers,
         }
-        decoder.specs = decoder.trained.iter().map(|trained| trained.spec.clone()).collect();
+        let all: usize = decoder_specs(&decoder.plan).iter().map(ParameterSpec::scalars).sum();
+        let trained: usize = decoder.parameters.trained().iter().map(ParameterSpec::scalars).sum();
+        decoder.parameters.set_frozen(match decoder.part {
+            TrainedPart::Lora(_) => all,
+            _ => all - trained,
+        });
         Ok(decoder)
     }
 
@@ -169,24 +173,17 @@ impl CudaDecoder {
                     }
                 };
                 stack.put(&gpu, stack.a(index), &Values::Card(&values))?;
-                let a = trained(
-                    &gpu,
-                    format!("{name}.lora_A.weight"),
-                    &[rank, inputs],
-                    values,
-                    Some(stack.a(index)),
-                )?;
+                let copy = Some((stack.a(index), element));
+                let a = self
+                    .parameters
+                    .add(format!("{name}.lora_A.weight"), &[rank, inputs], values, copy)?;
                 let zeros = gpu.zeros(outputs * rank, Element::F32)?;
                 put(&gpu, stack.b(index), element, &Values::Card(&zeros))?;
-                let b = trained(
-                    &gpu,
-                    format!("{name}.lora_B.weight"),
-                    &[outputs, rank],
-                    zeros,
-                    Some(stack.b(index)),
-                )?;
-                stack.parts[index].slots = [None, Some(self.trained.len()), Some(self.trained.len() + 1)];
-                self.trained.extend([a, b]);
+                let copy = Some((stack.b(index), element));
+                let b = self
+                    .parameters
+                    .add(format!("{name}.lora_B.weight"), &[outputs, rank], zeros, copy)?;
+                stack.parts[index].slots = [None, Some(a), Some(b)];
             }
         }
         Ok(())
@@ -219,60 +216,37 @@ impl CudaDecoder {
                 false => Some(builder.head()?),
             },
         });
-        let weight = |slots: &mut Vec<Trained>, stack: &mut Stack| -> Result<(), ModelError> {
+        let element = self.element;
+        let weight = |parameters: &mut Parameters, stack: &mut Stack| -> Result<(), ModelError> {
             for index in 0..stack.parts.len() {
                 let (outputs, inputs) = (stack.parts[index].outputs, stack.inputs);
                 let name = format!("{}.weight", stack.parts[index].name);
                 let values = builder.values(&name, &[outputs, inputs])?;
-                let copy = stack.weight(index);
-                stack.parts[index].slots[0] = Some(slots.len());
-                slots.push(trained(&gpu, name, &[outputs, inputs], values, Some(copy))?);
+                let copy = Some((stack.weight(index), element));
+                stack.parts[index].slots[0] = Some(parameters.add(name, &[outputs, inputs], values, copy)?);
             }
             Ok(())
         };
-        let norm = |slots: &mut Vec<Trained>, norm: &mut Norm| -> Result<(), ModelError> {
+        let norm = |parameters: &mut Parameters, norm: &mut Norm| -> Result<(), ModelError> {
             let name = format!("{}.weight", norm.name);
             let values = builder.values(&name, &[plan.hidden])?;
-            let copy = norm.weight.matrix(1, plan.hidden);
-            norm.slot = Some(slots.len());
-            slots.push(trained(&gpu, name, &[plan.hidden], values, Some(copy))?);
+            let copy = Some((norm.weight.matrix(1, plan.hidden), Element::F32));
+            norm.slot = Some(parameters.add(name, &[plan.hidden], values, copy)?);
             Ok(())
         };
         for layer in &mut self.layers[layers - count..] {
             for stack in layer.stacks_mut() {
-                weight(&mut self.trained, stack)?;
+                weight(&mut self.parameters, stack)?;
             }
-            norm(&mut self.trained, &mut layer.input_norm)?;
-            norm(&mut self.trained, &mut layer.mlp_norm)?;
+            norm(&mut self.parameters, &mut layer.input_norm)?;
+            norm(&mut self.parameters, &mut layer.mlp_norm)?;
         }
-        norm(&mut self.trained, &mut self.norm)?;
+        norm(&mut self.parameters, &mut self.norm)?;
         if !plan.tied {
-            weight(&mut self.trained, &mut self.head)?;
+            weight(&mut self.parameters, &mut self.head)?;
         }
         Ok(())
     }
-}
-
-fn trained(
-    gpu: &Gpu,
-    name: String,
-    shape: &[usize],
-    values: Buffer,
-    copy: Option<View>,
-) -> Result<Trained, ModelError> {
-    Ok(Trained {
-        gradient: gpu.elements(shape.iter().product(), Element::F32)?,
-        spec: ParameterSpec {
-            name,
-            shape: shape.to_vec(),
-        },
-        values,
-        reached: false,
-        moments: None,
-        kept: None,
-        steps: 0,
-        copy,
-    })
 }
 
 /// Makes the parts of a decoder.

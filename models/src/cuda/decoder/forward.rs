@@ -154,7 +154,7 @@ impl CudaDecoder {
             rows,
             scored,
             temperature,
-            version: self.version,
+            version: self.parameters.version(),
             layers: saved,
             last,
             inverse,
@@ -212,7 +212,7 @@ impl CudaDecoder {
         let scale = self.plan.embedding_scale.unwrap_or(1.0);
         let scale = match self.element {
             Element::F32 => scale,
-            Element::Bf16 => half::bf16::from_f32(scale).to_f32(),
+            _ => half::bf16::from_f32(scale).to_f32(),
         };
         // SAFETY: tokens are below the vocabulary: checked where they come in, or drawn from it.
         unsafe {
@@ -367,7 +367,7 @@ impl CudaDecoder {
         }
         let mixed = gpu.elements(count * queries, element)?;
         let lse = gpu.elements(count * plan.heads, Element::F32)?;
-        self.attend(places, mixed.matrix(count, queries), &lse, rows)?;
+        self.heads().attend(places, mixed.matrix(count, queries), &lse, rows)?;
         // Room for what goes through the adapter beside it.
         let wide = match adapted && layer.output.parts[0].rank > 0 {
             true => Some(self.widened(mixed.matrix(count, queries), layer.output.input_width(0))?),

@@ -4,16 +4,16 @@
 mod backward;
 mod build;
 mod forward;
-mod tuned;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::cuda::attend::Heads;
 use crate::cuda::batch::{Rows, Scored};
 use crate::cuda::gpu::{Buffer, Element, Gpu};
-use crate::cuda::layers::{Stack, Trained};
+use crate::cuda::layers::Stack;
+use crate::cuda::parameters::Parameters;
 use crate::plan::DecoderPlan;
-use crate::weights::ParameterSpec;
 use crate::{ModelError, Scores, TrainedPart};
 
 /// One block.
@@ -92,11 +92,8 @@ pub struct CudaDecoder {
     pub(in crate::cuda) head: Stack,
     /// The trained blocks, norm and head as loaded, where they themselves are trained.
     loaded: Option<Loaded>,
-    pub(in crate::cuda) trained: Vec<Trained>,
-    specs: Vec<ParameterSpec>,
+    pub(in crate::cuda) parameters: Parameters,
     first_trained: usize,
-    /// Counts changes to the parameters.
-    pub(in crate::cuda) version: u64,
     angles: Mutex<Option<(usize, Arc<Buffer>)>>,
     pub(in crate::cuda) sampler: Option<super::sample::Sampler>,
     source: PathBuf,
@@ -168,6 +165,16 @@ impl CudaDecoder {
         &self.plan
     }
 
+    pub(in crate::cuda) fn heads(&self) -> Heads {
+        Heads {
+            gpu: self.gpu.clone(),
+            element: self.element,
+            heads: self.plan.heads,
+            kv_heads: self.plan.kv_heads,
+            head_dim: self.plan.head_dim,
+        }
+    }
+
     /// Where it was loaded from.
     pub fn source(&self) -> &Path {
         &self.source
@@ -176,5 +183,15 @@ impl CudaDecoder {
     /// What training changes.
     pub fn part(&self) -> &TrainedPart {
         &self.part
+    }
+
+    /// Gives back the memory that sampling holds.
+    ///
+    /// # Errors
+    /// What went wrong on the card before.
+    pub fn forget_sampler(&mut self) -> Result<(), ModelError> {
+        self.gpu.wait()?;
+        self.sampler = None;
+        Ok(())
     }
 }

@@ -77,3 +77,21 @@ __device__ __forceinline__ float block_max(float x) {
     __syncthreads();
     return warp_max(lane < warps ? parts[lane] : __int_as_float(0xff800000));
 }
+
+// The MLP's non-linearity (0 SiLU, 1 GELU, 2 its tanh form) and its derivative.
+__device__ __forceinline__ float activation(float x, int kind, float* slope) {
+    if (kind == 0) {
+        const float s = 1.0f / (1.0f + __expf(-x));
+        *slope = s * (1.0f + x * (1.0f - s));
+        return x * s;
+    }
+    if (kind == 1) {
+        const float p = 0.5f * (1.0f + erff(x * 0.70710678118654752f));
+        *slope = p + x * 0.39894228040143268f * expf(-0.5f * x * x);
+        return x * p;
+    }
+    const float k = 0.79788456080286536f, c = 0.044715f;
+    const float t = 1.0f - 2.0f / (1.0f + __expf(2.0f * k * (x + c * x * x * x)));
+    *slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * k * (1.0f + 3.0f * c * x * x);
+    return 0.5f * x * (1.0f + t);
+}

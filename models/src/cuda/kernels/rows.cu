@@ -94,24 +94,6 @@ extern "C" __global__ void rotate(T* x, int stride, const u32* positions, const 
     }
 }
 
-// The gate's non-linearity (0 SiLU, 1 GELU, 2 its tanh form) and its derivative.
-__device__ __forceinline__ float activation(float x, int kind, float* slope) {
-    if (kind == 0) {
-        const float s = 1.0f / (1.0f + __expf(-x));
-        *slope = s * (1.0f + x * (1.0f - s));
-        return x * s;
-    }
-    if (kind == 1) {
-        const float p = 0.5f * (1.0f + erff(x * 0.70710678118654752f));
-        *slope = p + x * 0.39894228040143268f * expf(-0.5f * x * x);
-        return x * p;
-    }
-    const float k = 0.79788456080286536f, c = 0.044715f;
-    const float t = 1.0f - 2.0f / (1.0f + __expf(2.0f * k * (x + c * x * x * x)));
-    *slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * k * (1.0f + 3.0f * c * x * x);
-    return 0.5f * x * (1.0f + t);
-}
-
 // out = activation(gate) · up; gate and up are the halves of a row. Grid: (columns / 256, rows).
 extern "C" __global__ void gate(T* out, int out_stride, const T* both, int stride, int width, int kind) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;

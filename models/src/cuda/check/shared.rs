@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use super::check::{Check, SMALL, texts};
-use super::decoder::{CudaDecoder, CudaDecoderOptions};
-use super::gpu::{Element, Gpu};
-use super::nccl::{Nccl, nccl_unique_id};
+use super::Check;
+use super::decoder::{SMALL, texts};
+use crate::cuda::decoder::{CudaDecoder, CudaDecoderOptions};
+use crate::cuda::gpu::{Element, Gpu};
+use crate::cuda::nccl::{Nccl, nccl_unique_id};
 use crate::random::uniform_values;
 use crate::{
     AdamConfig, Decoder, DecoderOptions, Device, Gradient, LanguageModel, LoraConfig, ModelError, PackedBatch, Policy,
@@ -78,7 +79,7 @@ fn collectives(gpu: &Gpu, wire: Element, seed: u64, report: &mut dyn FnMut(Check
     let values = uniform_values(seed, 3, 3_100_003, 1.0);
     let rounded: Vec<f32> = match wire {
         Element::F32 => values.clone(),
-        Element::Bf16 => values
+        _ => values
             .iter()
             .map(|&value| half::bf16::from_f32(value).to_f32())
             .collect(),
@@ -153,12 +154,12 @@ fn steps(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Model
         },
     )?;
     let mut whole = inputs.decoder()?;
-    let counts: Vec<usize> = whole.trained().iter().map(|spec| spec.scalars()).collect();
+    let counts: Vec<usize> = whole.parameters.trained().iter().map(|spec| spec.scalars()).collect();
     let mut over: Vec<(&str, CudaDecoder)> = Vec::new();
     if inputs.nccl {
         over = vec![("whole", inputs.decoder()?), ("in parts", inputs.decoder()?)];
         let all: Vec<_> = counts.iter().map(|&count| 0..count).collect();
-        over[1].1.keep_parts(&all)?;
+        over[1].1.parameters.keep_parts(&all)?;
     }
     let mut sharers = Vec::new();
     for rank in 0..SHARERS {
@@ -167,7 +168,7 @@ fn steps(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Model
             let length = count.div_ceil(SHARERS);
             (rank * length).min(count)..((rank + 1) * length).min(count)
         });
-        sharer.keep_parts(&parts.collect::<Vec<_>>())?;
+        sharer.parameters.keep_parts(&parts.collect::<Vec<_>>())?;
         sharers.push(sharer);
     }
     let mut nccl = inputs.nccl.then(|| join(inputs.gpu, Element::F32)).transpose()?;
@@ -176,10 +177,11 @@ fn steps(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Model
             .map(|at| inputs.gradient(at, step, counts[at]))
             .collect();
         let reached: Vec<bool> = gradients.iter().map(Option::is_some).collect();
-        let all = [expected.trainable(), &mut whole as &mut dyn Trainable];
-        let all = all
-            .into_iter()
-            .chain(over.iter_mut().map(|(_, decoder)| decoder as &mut dyn Trainable));
+        let all = [expected.trainable(), &mut whole.parameters as &mut dyn Trainable];
+        let all = all.into_iter().chain(
+            over.iter_mut()
+                .map(|(_, decoder)| &mut decoder.parameters as &mut dyn Trainable),
+        );
         for model in all {
             for (index, gradient) in gradients.iter().enumerate() {
                 let gradient = gradient.clone().map(|value| Gradient { value, rest: None });
@@ -187,10 +189,10 @@ fn steps(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Model
             }
         }
         expected.trainable().step(&ADAM, 0.5)?;
-        Trainable::step(&mut whole, &ADAM, 0.5)?;
+        whole.parameters.step(&ADAM, 0.5)?;
         for (_, decoder) in &mut over {
             if let Some(nccl) = &mut nccl {
-                decoder.step_over(nccl, &reached, &ADAM, 0.5)?;
+                decoder.parameters.step_over(nccl, &reached, &ADAM, 0.5)?;
             }
         }
         share_step(&mut sharers, &gradients)?;
@@ -200,7 +202,7 @@ fn steps(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Model
         Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
     };
     let name = &inputs.name;
-    let own = values(&whole)?;
+    let own = values(&whole.parameters)?;
     let theirs = values(expected.trainable())?;
     report(Check::new(
         format!("{name}: two steps beside the processor"),
@@ -216,7 +218,7 @@ fn steps(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Model
     for (how, decoder) in over.chain(last) {
         report(Check::new(
             format!("{name}: two steps {how}"),
-            &values(&decoder)?,
+            &values(&decoder.parameters)?,
             &own,
             0.0,
         ));
@@ -236,12 +238,14 @@ fn share_step(sharers: &mut [CudaDecoder], gradients: &[Option<Vec<f32>>]) -> Re
         let Some(gradient) = gradient else { continue };
         let mut moved = Vec::new();
         for sharer in sharers.iter_mut() {
-            let part = Trainable::part(sharer, index);
-            sharer.step_part(index, gradient[part.clone()].to_vec(), &ADAM, 0.5)?;
-            moved.extend_from_slice(&CudaDecoder::values(sharer, index)?[part]);
+            let part = sharer.parameters.part(index);
+            sharer
+                .parameters
+                .step_part(index, gradient[part.clone()].to_vec(), &ADAM, 0.5)?;
+            moved.extend_from_slice(&sharer.parameters.values(index)?[part]);
         }
         for sharer in sharers.iter_mut() {
-            Trainable::set_values(sharer, index, moved.clone())?;
+            sharer.parameters.set_values(index, moved.clone())?;
         }
     }
     Ok(())

@@ -1,0 +1,143 @@
+//! Encoders on a card beside the processor's.
+
+use std::path::Path;
+
+use super::Check;
+use crate::cuda::encoder::{CudaEncoder, CudaEncoderOptions};
+use crate::cuda::gpu::{Element, Gpu};
+use crate::random::{philox, uniform_values};
+use crate::{AdamConfig, Bert, Device, Encoder, EncoderOptions, ModelError, Pooling, write_initial_encoder};
+
+/// A small model.
+struct Small {
+    name: &'static str,
+    config: &'static str,
+    vocabulary: u32,
+    pooling: Pooling,
+}
+
+const SMALL: [Small; 3] = [
+    Small {
+        name: "bert, no size of it round, mean",
+        config: r#"{"model_type": "bert", "vocab_size": 301, "hidden_size": 51, "intermediate_size": 77,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 140, "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#,
+        vocabulary: 301,
+        pooling: Pooling::Mean,
+    },
+    Small {
+        name: "bert, heads of 64, first token",
+        config: r#"{"model_type": "bert", "vocab_size": 203, "hidden_size": 192, "intermediate_size": 344,
+            "num_hidden_layers": 3, "num_attention_heads": 3, "max_position_embeddings": 200, "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#,
+        vocabulary: 203,
+        pooling: Pooling::Cls,
+    },
+    Small {
+        name: "bert, rows of 1040",
+        config: r#"{"model_type": "bert", "vocab_size": 97, "hidden_size": 1040, "intermediate_size": 88,
+            "num_hidden_layers": 1, "num_attention_heads": 13, "max_position_embeddings": 131, "type_vocab_size": 1,
+            "layer_norm_eps": 1e-6, "hidden_act": "gelu_new"}"#,
+        vocabulary: 97,
+        pooling: Pooling::Cls,
+    },
+];
+
+pub(super) fn check(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+    for (small, number) in SMALL.iter().zip(0..) {
+        let path = folder.join("config.json");
+        std::fs::write(&path, small.config).map_err(|source| ModelError::io(&path, source))?;
+        write_initial_encoder(folder, seed + 50 + number, 0.08)?;
+        for element in [Element::F32, Element::Bf16] {
+            encoder(gpu, small, folder, element, seed + 60 + number, report)?;
+        }
+    }
+    Ok(())
+}
+
+/// Vectors, gradients of two batches, a step, and vectors after it.
+fn encoder(
+    gpu: &Gpu,
+    small: &Small,
+    folder: &Path,
+    element: Element,
+    seed: u64,
+    report: &mut dyn FnMut(Check),
+) -> Result<(), ModelError> {
+    let bound = |exact: f64, rounded: f64| match element {
+        Element::F32 => exact,
+        _ => rounded,
+    };
+    let mut expected = Bert::load(
+        folder,
+        &EncoderOptions {
+            device: Device::flex(),
+            pooling: Some(small.pooling),
+            train: true,
+        },
+    )?;
+    let options = CudaEncoderOptions {
+        gpu: gpu.clone(),
+        element,
+        pooling: Some(small.pooling),
+        train: true,
+    };
+    let mut found = CudaEncoder::load(folder, &options)?;
+    let of = |what: &str| format!("{}, {element:?}: {what}", small.name);
+    let adam = AdamConfig {
+        lr: 3e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.01,
+        decoupled: true,
+    };
+    for round in 1..=2 {
+        for batch in 0..2 {
+            let texts = texts(seed + 10 * batch, small.vocabulary);
+            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            let name = of(&format!("vectors, round {round}, batch {batch}"));
+            report(Check::new(
+                name,
+                &found.embed(&texts)?,
+                &expected.embed(&texts)?,
+                bound(2e-5, 3e-2),
+            ));
+            let (tracked, own) = (expected.embed_tracked(&texts)?, found.embed_tracked(&texts)?);
+            let name = of(&format!("vectors with gradients, round {round}, batch {batch}"));
+            report(Check::new(name, &own.vectors, &tracked.vectors, bound(2e-5, 3e-2)));
+            let slopes = uniform_values(seed, 3 + batch as u32, tracked.vectors.len(), 1.0);
+            expected.backward(tracked, &slopes)?;
+            found.backward(own, &slopes)?;
+        }
+        let name = |what: &str| of(&format!("{what}, round {round}"));
+        let bounds = [bound(5e-5, 6e-2), bound(5e-5, 4e-2)];
+        let rounding = super::gradients(expected.trainable(), found.trainable(), name, bounds, report)?;
+        expected.trainable().step(&adam, 0.5)?;
+        found.trainable().step(&adam, 0.5)?;
+        let name = name("parameters after a step");
+        super::values(
+            expected.trainable(),
+            found.trainable(),
+            name,
+            (adam.lr, &rounding),
+            bound(2e-2, 0.4),
+            report,
+        )?;
+        // What follows compares at the very same parameters.
+        for index in 0..expected.trainable().trained().len() {
+            let values = expected.trainable().values(index)?;
+            found.trainable().set_values(index, values)?;
+        }
+    }
+    Ok(())
+}
+
+/// Texts of one token to some hundred.
+fn texts(seed: u64, vocabulary: u32) -> Vec<Vec<u32>> {
+    let token = |text: u32, place: u32| philox([text, place, 5, 0], [seed as u32, 11])[0] % vocabulary;
+    [1, 7, 64, 65, 130, 2]
+        .into_iter()
+        .zip(0..)
+        .map(|(length, text)| (0..length).map(|place| token(text, place)).collect())
+        .collect()
+}

@@ -1,0 +1,352 @@
+//! The way back through a forward pass.
+
+use super::forward::{LONGEST_ROW, choose};
+use super::rows::Gathered;
+use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
+use crate::ModelError;
+use crate::cuda::attend::Attended;
+use crate::cuda::gemm::{Factor, Scale};
+use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
+use crate::cuda::kernels::{
+    ADD_PARTS, BEND_BACKWARD, BEND_BACKWARD_8, COLUMN_PARTS, COLUMN_PARTS_8, LAYER_NORM_BACKWARD,
+    LAYER_NORM_BACKWARD_8, POOL_BACKWARD, POOL_BACKWARD_8, SCATTER, SCATTER_8,
+};
+
+/// Rows whose sums are wanted: those of one after those of another, or side by side.
+struct Parts<'a> {
+    parts: &'a Buffer,
+    rows: usize,
+    /// Columns of each.
+    width: usize,
+    /// From one row to the next.
+    pitch: usize,
+    /// From one to the other.
+    plane: usize,
+}
+
+/// A gradient of hidden states, in two parts that are still to be added.
+struct Slope {
+    one: Buffer,
+    other: Option<Buffer>,
+}
+
+impl CudaEncoder {
+    /// Adds the gradients of Σ slopes · vectors of some texts, `slopes` being `[texts, hidden]`, f32.
+    pub(super) fn part_backward(&mut self, part: Part, slopes: View) -> Result<(), ModelError> {
+        let count = part.texts.rows.count;
+        let mut slope = Slope {
+            one: self.pool_backward(&part.texts, slopes)?,
+            other: None,
+        };
+        let mut saved = part.layers;
+        for index in (0..self.layers.len()).rev() {
+            let Some(block) = saved.pop() else { break };
+            slope = self.block_backward(index, block, slope, &part.texts)?;
+        }
+        let d_sum = self.gpu.elements(count * self.plan.hidden, self.element)?;
+        norm_backward(self, Place::Embeddings, &slope, &part.embedded, &d_sum, count)?;
+        drop(slope);
+        self.scatter(&part.gathered[0], &d_sum, self.words.slot)?;
+        self.scatter(&part.gathered[1], &d_sum, self.positions.slot)?;
+        // All tokens are of the first segment.
+        let segments = self.segments.slot;
+        self.sum_columns(&d_sum, self.plan.hidden, count, &[segments])
+    }
+
+    fn block_backward(&mut self, index: usize, saved: Saved, slope: Slope, texts: &Texts) -> Result<Slope, ModelError> {
+        let (gpu, element, all) = (self.gpu.clone(), self.element, texts.rows.count);
+        let (width, inner) = (self.plan.hidden, self.plan.intermediate);
+        let alone = self.first_rows_alone(index);
+        let count = if alone { texts.count } else { all };
+        let room = |rows: usize, columns: usize| gpu.elements(rows * columns, element);
+        // The MLP.
+        let d_mlp = room(count, width)?;
+        norm_backward(self, Place::Mlp(index), &slope, &saved.mlp_sum, &d_mlp, count)?;
+        drop(slope);
+        let d_inner = room(count, inner)?;
+        self.linear_backward(|e| &e.layers[index].down, &d_mlp, &saved.bent, &d_inner, count)?;
+        drop(saved.bent);
+        self.bend_backward(index, &d_inner, &saved.inner, count)?;
+        drop(saved.inner);
+        let d_middle = room(count, width)?;
+        self.linear_backward(|e| &e.layers[index].up, &d_inner, &saved.middle, &d_middle, count)?;
+        drop(d_inner);
+        // Attention.
+        let mut d_attention = room(count, width)?;
+        let slope = Slope {
+            one: d_middle,
+            other: Some(d_mlp),
+        };
+        let sum = &saved.attention_sum;
+        norm_backward(self, Place::Attention(index), &slope, sum, &d_attention, count)?;
+        drop(slope);
+        let mut d_mixed = room(count, width)?;
+        let going = saved.chosen.as_ref().unwrap_or(&saved.mixed);
+        self.linear_backward(|e| &e.layers[index].output, &d_attention, going, &d_mixed, count)?;
+        if alone {
+            d_mixed = self.first_rows_back(&d_mixed, texts)?;
+            d_attention = self.first_rows_back(&d_attention, texts)?;
+        }
+        let d_qkv = room(all, 3 * width)?;
+        let each = d_qkv.matrix(all, 3 * width);
+        let parts = [0, 1, 2].map(|part| each.columns(part * width, width, element));
+        let attended = Attended {
+            qkv: saved.qkv.matrix(all, 3 * width),
+            mixed: saved.mixed.matrix(all, width),
+            lse: &saved.lse,
+        };
+        let slope = d_mixed.matrix(all, width);
+        self.heads().attend_backward(attended, slope, parts, &texts.rows)?;
+        let slots: Vec<Option<usize>> = self.layers[index].qkv.slots.iter().map(|slots| slots[1]).collect();
+        self.sum_columns(&d_qkv, 3 * width, all, &slots)?;
+        let d_x = d_mixed;
+        self.linear_backward(|e| &e.layers[index].qkv, &d_qkv, &saved.x, &d_x, all)?;
+        Ok(Slope {
+            one: d_x,
+            other: Some(d_attention),
+        })
+    }
+
+    /// Gradients of texts' first rows among all rows, of which the others' are zero.
+    fn first_rows_back(&self, slope: &Buffer, texts: &Texts) -> Result<Buffer, ModelError> {
+        let all = self.gpu.zeros(texts.rows.count * self.plan.hidden, self.element)?;
+        self.move_rows(&all, slope, texts, true)?;
+        Ok(all)
+    }
+
+    /// The gradient of a linear layer's weights, given that of its outputs and its input; and that of its input.
+    fn linear_backward(
+        &mut self,
+        of: impl Fn(&Self) -> &Linear,
+        dy: &Buffer,
+        x: &Buffer,
+        dx: &Buffer,
+        count: usize,
+    ) -> Result<(), ModelError> {
+        let (gpu, element) = (self.gpu.clone(), self.element);
+        let linear = of(self);
+        let (inputs, outputs) = (linear.inputs, linear.outputs);
+        let slots: Vec<Option<usize>> = linear.slots.iter().map(|slots| slots[0]).collect();
+        let dy = dy.matrix(count, outputs);
+        let (into, weight) = ((dx.matrix(count, inputs), element), Factor::Plain(linear.matrix()));
+        gpu.multiply(into, Factor::Plain(dy), weight, element, Scale::ONE)?;
+        let high = outputs / slots.len();
+        for (index, slot) in slots.into_iter().enumerate() {
+            let Some(slot) = slot else { continue };
+            let own = dy.columns(index * high, high, element);
+            let (slope, scale) = self.parameters.slope(slot);
+            let (left, right) = (Factor::Transposed(own), Factor::Plain(x.matrix(count, inputs)));
+            gpu.multiply((slope, Element::F32), left, right, element, scale)?;
+        }
+        Ok(())
+    }
+
+    /// Turns the gradient of the MLP's bent inner values into that of what they were made of, and sums that of their bias.
+    fn bend_backward(&mut self, index: usize, slope: &Buffer, inner: &Buffer, count: usize) -> Result<(), ModelError> {
+        let (gpu, width) = (self.gpu.clone(), self.plan.intermediate);
+        let (kernel, across) = choose(BEND_BACKWARD, BEND_BACKWARD_8, width, 256);
+        let blocks = blocks_for(&gpu, count, across);
+        let parts = gpu.elements(blocks as usize * width, Element::F32)?;
+        let up = &self.layers[index].up;
+        // A fused product has added it to what it kept.
+        let bias = if self.fused {
+            Argument::Address(0)
+        } else {
+            (&up.bias).into()
+        };
+        // SAFETY: rows of `width`; parts has a row for each block.
+        unsafe {
+            let arguments = [
+                slope.into(),
+                (&parts).into(),
+                inner.into(),
+                bias,
+                count.into(),
+                width.into(),
+                self.activation(),
+            ];
+            gpu.launch(kernel, self.element, [blocks, across, 1], 256, 0, &arguments)?;
+        }
+        let slot = up.slots[0][1];
+        let sums = Parts {
+            parts: &parts,
+            rows: blocks as usize,
+            width,
+            pitch: width,
+            plane: 0,
+        };
+        self.add_parts(&sums, &[slot])
+    }
+
+    /// Adds the sums over all rows of `x` to gradients, each of which takes an equal share of the columns.
+    fn sum_columns(
+        &mut self,
+        x: &Buffer,
+        width: usize,
+        count: usize,
+        slots: &[Option<usize>],
+    ) -> Result<(), ModelError> {
+        let gpu = self.gpu.clone();
+        let (kernel, across) = choose(COLUMN_PARTS, COLUMN_PARTS_8, width, 256);
+        let blocks = blocks_for(&gpu, count, across);
+        let parts = gpu.elements(blocks as usize * width, Element::F32)?;
+        // SAFETY: x has `count` rows of `width`; parts has a row for each block.
+        unsafe {
+            let arguments = [(&parts).into(), x.into(), count.into(), width.into()];
+            gpu.launch(kernel, self.element, [blocks, across, 1], 256, 0, &arguments)?;
+        }
+        let share = width / slots.len();
+        let sums = Parts {
+            parts: &parts,
+            rows: blocks as usize,
+            width: share,
+            pitch: width,
+            plane: share,
+        };
+        self.add_parts(&sums, slots)
+    }
+
+    /// Adds sums of parts to the first rows of up to three gradients.
+    fn add_parts(&mut self, of: &Parts<'_>, slots: &[Option<usize>]) -> Result<(), ModelError> {
+        let mut targets = [Argument::Address(0); 3];
+        for (target, slot) in targets.iter_mut().zip(slots) {
+            if let Some(slot) = *slot {
+                *target = self.parameters.zeroed_slope(slot)?.into();
+            }
+        }
+        let [first, second, third] = targets;
+        // SAFETY: parts has rows for each target; targets have `width` values.
+        unsafe {
+            let arguments = [
+                first,
+                second,
+                third,
+                of.parts.into(),
+                of.rows.into(),
+                of.width.into(),
+                of.pitch.into(),
+                of.plane.into(),
+            ];
+            let grid = [of.width.div_ceil(32) as u32, slots.len() as u32, 1];
+            self.gpu.launch(ADD_PARTS, self.element, grid, 512, 0, &arguments)
+        }
+    }
+
+    fn scatter(&mut self, gathered: &Gathered, slope: &Buffer, slot: Option<usize>) -> Result<(), ModelError> {
+        let Some(slot) = slot else { return Ok(()) };
+        let table = self.parameters.zeroed_slope(slot)?;
+        let width = self.plan.hidden;
+        let (kernel, across) = choose(SCATTER, SCATTER_8, width, 128);
+        // SAFETY: ids are rows of the table, the order's entries rows of `slope`.
+        unsafe {
+            let arguments = [
+                table.into(),
+                slope.into(),
+                (&gathered.order).into(),
+                (&gathered.starts).into(),
+                (&gathered.ids).into(),
+                width.into(),
+            ];
+            let grid = [gathered.count as u32, across, 1];
+            self.gpu.launch(kernel, self.element, grid, 128, 0, &arguments)
+        }
+    }
+
+    fn pool_backward(&self, texts: &Texts, slopes: View) -> Result<Buffer, ModelError> {
+        let width = self.plan.hidden;
+        let alone = self.plan.layers > 0 && self.first_rows_alone(self.plan.layers - 1);
+        let count = if alone { texts.count } else { texts.rows.count };
+        let out = self.gpu.elements(count * width, self.element)?;
+        let (kernel, across) = choose(POOL_BACKWARD, POOL_BACKWARD_8, width, 128);
+        // SAFETY: texts lie among the rows; `slopes` has a row for each.
+        unsafe {
+            let arguments = [
+                (&out).into(),
+                slopes.into(),
+                self.pooled_starts(texts).into(),
+                width.into(),
+                self.takes_mean(),
+            ];
+            let grid = [texts.count as u32, across, 16];
+            self.gpu.launch(kernel, self.element, grid, 128, 0, &arguments)?;
+        }
+        Ok(out)
+    }
+
+    fn norm_at(&self, place: Place) -> (&Norm, Option<usize>) {
+        match place {
+            Place::Embeddings => (&self.norm, None),
+            Place::Attention(index) => {
+                let layer = &self.layers[index];
+                (&layer.attention_norm, layer.output.slots[0][1])
+            }
+            Place::Mlp(index) => {
+                let layer = &self.layers[index];
+                (&layer.mlp_norm, layer.down.slots[0][1])
+            }
+        }
+    }
+}
+
+/// Which norm.
+#[derive(Clone, Copy)]
+enum Place {
+    Embeddings,
+    Attention(usize),
+    Mlp(usize),
+}
+
+/// The gradient `d_sum` of what a norm was of, and those of its weight, its bias and the bias that was added before it.
+fn norm_backward(
+    encoder: &mut CudaEncoder,
+    place: Place,
+    slope: &Slope,
+    sum: &Buffer,
+    d_sum: &Buffer,
+    count: usize,
+) -> Result<(), ModelError> {
+    let (gpu, width) = (encoder.gpu.clone(), encoder.plan.hidden);
+    let (norm, bias) = encoder.norm_at(place);
+    let slots = [norm.slots[0], norm.slots[1], bias];
+    let eight = width.is_multiple_of(8) && width <= LONGEST_ROW;
+    let blocks = (3 * gpu.multiprocessors()).min(count.div_ceil(4) as u32);
+    let rows = if eight { blocks } else { 4 * blocks } as usize;
+    let parts = gpu.elements(3 * rows * width, Element::F32)?;
+    if !eight {
+        parts.clear()?;
+    }
+    let kernel = if eight {
+        LAYER_NORM_BACKWARD_8
+    } else {
+        LAYER_NORM_BACKWARD
+    };
+    // SAFETY: all have `count` rows of `width`; parts has three times as many rows as the kernel says.
+    unsafe {
+        let more = slope.other.as_ref().map_or(Argument::Address(0), Argument::from);
+        let arguments = [
+            d_sum.into(),
+            (&parts).into(),
+            (&slope.one).into(),
+            more,
+            sum.into(),
+            (&norm.weight).into(),
+            count.into(),
+            width.into(),
+            (encoder.plan.norm_eps as f32).into(),
+        ];
+        gpu.launch(kernel, encoder.element, [blocks, 1, 1], 128, 0, &arguments)?;
+    }
+    let sums = Parts {
+        parts: &parts,
+        rows,
+        width,
+        pitch: width,
+        plane: rows * width,
+    };
+    encoder.add_parts(&sums, &slots)
+}
+
+/// Blocks that share `count` rows where a row takes `across` of them.
+fn blocks_for(gpu: &Gpu, count: usize, across: u32) -> u32 {
+    (8 * gpu.multiprocessors()).div_ceil(across).min(count as u32).max(1)
+}

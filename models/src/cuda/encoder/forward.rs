@@ -1,0 +1,319 @@
+//! The forward pass over packed texts.
+
+use super::rows::Gathered;
+use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
+use crate::cuda::gemm::{Epilogue, Factor, Scale};
+use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::kernels::{
+    ADD_BIAS, ADD_BIAS_8, BEND, BEND_8, EMBED_TEXT, EMBED_TEXT_8, Kernel, LAYER_NORM, LAYER_NORM_8, MOVE_ROWS,
+    MOVE_ROWS_8, POOL, POOL_8,
+};
+use crate::plan::Activation;
+use crate::{ModelError, Pooling};
+
+/// The longest row that a warp keeps in registers.
+pub(super) const LONGEST_ROW: usize = 1024;
+
+/// The kernel for rows of `width`, and how many blocks of `threads` a row takes.
+pub(super) fn choose(plain: Kernel, eight: Kernel, width: usize, threads: usize) -> (Kernel, u32) {
+    match width.is_multiple_of(8) {
+        true => (eight, width.div_ceil(8 * threads) as u32),
+        false => (plain, width.div_ceil(threads) as u32),
+    }
+}
+
+/// What is normed: `x + delta + bias`.
+#[derive(Clone, Copy)]
+pub(super) struct Summed<'a> {
+    x: &'a Buffer,
+    delta: Option<&'a Buffer>,
+    bias: Option<&'a Buffer>,
+    /// Where the sum is kept.
+    sum: Option<&'a Buffer>,
+}
+
+impl CudaEncoder {
+    /// Vectors of texts into `out`, f32; with `keep` returns what the way back needs.
+    pub(super) fn run(&self, texts: &[&[u32]], out: View, keep: bool) -> Result<Option<Part>, ModelError> {
+        let own = Texts::new(&self.gpu, texts)?;
+        let count = own.rows.count;
+        let embedded = self.embedded(&own)?;
+        let mut x = self.gpu.elements(count * self.plan.hidden, self.element)?;
+        self.norm(Summed::of(&embedded), &self.norm, &x, count)?;
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for index in 0..self.layers.len() {
+            let (next, saved) = self.block(index, x, &own, keep)?;
+            x = next;
+            layers.extend(saved);
+        }
+        self.pool(&x, &own, out)?;
+        if !keep {
+            return Ok(None);
+        }
+        // The card is busy meanwhile.
+        let gathered = Gathered::of(&self.gpu, texts)?;
+        Ok(Some(Part {
+            texts: own,
+            gathered,
+            embedded,
+            layers,
+        }))
+    }
+
+    fn block(&self, index: usize, x: Buffer, texts: &Texts, keep: bool) -> Result<(Buffer, Option<Saved>), ModelError> {
+        let layer = &self.layers[index];
+        let (all, width, inner) = (texts.rows.count, self.plan.hidden, self.plan.intermediate);
+        let room = |rows: usize, columns: usize| self.gpu.elements(rows * columns, self.element);
+        // What is not asked for later needs no room.
+        let kept = |rows: usize, columns: usize| if keep { room(rows, columns) } else { room(0, 0) };
+        let (qkv, mixed) = (room(all, 3 * width)?, room(all, width)?);
+        let lse = self.gpu.elements(all * self.plan.heads, Element::F32)?;
+        self.project(&layer.qkv, &x, &qkv, all)?;
+        let (joined, into) = (qkv.matrix(all, 3 * width), mixed.matrix(all, width));
+        self.heads().attend(joined, into, &lse, &texts.rows)?;
+        let alone = self.first_rows_alone(index);
+        let count = if alone { texts.count } else { all };
+        let chosen = match alone {
+            true => Some((self.first_rows(&mixed, texts)?, self.first_rows(&x, texts)?)),
+            false => None,
+        };
+        let (going, residual) = match &chosen {
+            Some((mixed, x)) => (mixed, x),
+            None => (&mixed, &x),
+        };
+        let delta = room(count, width)?;
+        self.product(&layer.output, going, &delta, count)?;
+        let (attention_sum, middle) = (kept(count, width)?, room(count, width)?);
+        let summed = Summed::of(residual).and(&delta, &layer.output.bias);
+        let summed = summed.kept(keep.then_some(&attention_sum));
+        self.norm(summed, &layer.attention_norm, &middle, count)?;
+        let (wide, bent) = (kept(count, inner)?, room(count, inner)?);
+        self.expand(&layer.up, &middle, keep.then_some(&wide), &bent, count)?;
+        self.product(&layer.down, &bent, &delta, count)?;
+        let (mlp_sum, next) = (kept(count, width)?, room(count, width)?);
+        let summed = Summed::of(&middle).and(&delta, &layer.down.bias);
+        let summed = summed.kept(keep.then_some(&mlp_sum));
+        self.norm(summed, &layer.mlp_norm, &next, count)?;
+        let chosen = chosen.map(|(mixed, _)| mixed);
+        let saved = keep.then_some(Saved {
+            x,
+            qkv,
+            lse,
+            mixed,
+            chosen,
+            attention_sum,
+            middle,
+            inner: wide,
+            bent,
+            mlp_sum,
+        });
+        Ok((next, saved))
+    }
+
+    /// The first row of every text.
+    fn first_rows(&self, x: &Buffer, texts: &Texts) -> Result<Buffer, ModelError> {
+        let out = self.gpu.elements(texts.count * self.plan.hidden, self.element)?;
+        self.move_rows(&out, x, texts, false)?;
+        Ok(out)
+    }
+
+    /// Copies the first rows of texts to rows that follow each other, or `back`.
+    pub(super) fn move_rows(&self, out: &Buffer, x: &Buffer, texts: &Texts, back: bool) -> Result<(), ModelError> {
+        let width = self.plan.hidden;
+        let (kernel, across) = choose(MOVE_ROWS, MOVE_ROWS_8, width, 128);
+        // SAFETY: one has a row for each text, the other all rows.
+        unsafe {
+            let arguments = [
+                out.into(),
+                x.into(),
+                (&texts.starts).into(),
+                width.into(),
+                Argument::Int(i32::from(back)),
+            ];
+            let grid = [texts.count as u32, across, 1];
+            self.gpu.launch(kernel, self.element, grid, 128, 0, &arguments)
+        }
+    }
+
+    /// The MLP's inner values: `bent` = activation of `x · Wᵀ + b`; what that was taken of goes to `kept`.
+    fn expand(
+        &self,
+        up: &Linear,
+        x: &Buffer,
+        kept: Option<&Buffer>,
+        bent: &Buffer,
+        count: usize,
+    ) -> Result<(), ModelError> {
+        if !self.fused {
+            let inner = kept.unwrap_or(bent);
+            self.product(up, x, inner, count)?;
+            return self.bend(up, inner, bent, count);
+        }
+        let bias = up.bias.pointer();
+        let epilogue = match kept {
+            Some(kept) => Epilogue::GeluKept(bias, kept.matrix(count, up.outputs)),
+            None => Epilogue::Gelu(bias),
+        };
+        let (x, into) = (x.matrix(count, up.inputs), bent.matrix(count, up.outputs));
+        let (into, x) = ((into, self.element), Factor::Plain(x));
+        let weight = Factor::Transposed(up.matrix());
+        self.gpu.multiply_then(into, x, weight, self.element, epilogue)
+    }
+
+    /// Sums of words', positions' and the first segment's embeddings.
+    fn embedded(&self, texts: &Texts) -> Result<Buffer, ModelError> {
+        let (count, width) = (texts.rows.count, self.plan.hidden);
+        let out = self.gpu.elements(count * width, self.element)?;
+        let kernel = if width.is_multiple_of(8) {
+            EMBED_TEXT_8
+        } else {
+            EMBED_TEXT
+        };
+        // SAFETY: tokens and positions lie in their tables: checked where they came in.
+        unsafe {
+            let arguments = [
+                (&out).into(),
+                (&self.words.rows).into(),
+                (&self.positions.rows).into(),
+                (&self.segments.rows).into(),
+                (&texts.rows.tokens).into(),
+                (&texts.rows.positions).into(),
+                width.into(),
+            ];
+            self.gpu
+                .launch(kernel, self.element, [count as u32, 1, 1], 128, 0, &arguments)?;
+        }
+        Ok(out)
+    }
+
+    fn norm(&self, summed: Summed<'_>, norm: &Norm, out: &Buffer, count: usize) -> Result<(), ModelError> {
+        let width = self.plan.hidden;
+        let optional = |buffer: Option<&Buffer>| buffer.map_or(Argument::Address(0), Argument::from);
+        let kernel = match width.is_multiple_of(8) && width <= LONGEST_ROW {
+            true => LAYER_NORM_8,
+            false => LAYER_NORM,
+        };
+        // SAFETY: all have `count` rows of `width`.
+        unsafe {
+            let arguments = [
+                out.into(),
+                optional(summed.sum),
+                summed.x.into(),
+                optional(summed.delta),
+                optional(summed.bias),
+                (&norm.weight).into(),
+                (&norm.bias).into(),
+                count.into(),
+                width.into(),
+                (self.plan.norm_eps as f32).into(),
+            ];
+            let grid = [count.div_ceil(4) as u32, 1, 1];
+            self.gpu.launch(kernel, self.element, grid, 128, 0, &arguments)
+        }
+    }
+
+    /// `y = x · Wᵀ`.
+    fn product(&self, linear: &Linear, x: &Buffer, y: &Buffer, count: usize) -> Result<(), ModelError> {
+        let weight = Factor::Transposed(linear.matrix());
+        let (x, y) = (x.matrix(count, linear.inputs), y.matrix(count, linear.outputs));
+        self.gpu
+            .multiply((y, self.element), Factor::Plain(x), weight, self.element, Scale::ONE)
+    }
+
+    /// `y = x · Wᵀ + b`, where b is of the model's own type.
+    fn project(&self, linear: &Linear, x: &Buffer, y: &Buffer, count: usize) -> Result<(), ModelError> {
+        if self.element == Element::Bf16 && linear.inputs.is_multiple_of(8) && linear.outputs.is_multiple_of(8) {
+            let weight = Factor::Transposed(linear.matrix());
+            let (x, y) = (x.matrix(count, linear.inputs), y.matrix(count, linear.outputs));
+            let (into, x) = ((y, self.element), Factor::Plain(x));
+            let bias = Epilogue::Bias(linear.bias.pointer());
+            return self.gpu.multiply_then(into, x, weight, self.element, bias);
+        }
+        self.product(linear, x, y, count)?;
+        let (kernel, blocks) = choose(ADD_BIAS, ADD_BIAS_8, linear.outputs, 256);
+        // SAFETY: y has `count` rows of `outputs`.
+        unsafe {
+            let arguments = [y.into(), (&linear.bias).into(), linear.outputs.into()];
+            self.gpu
+                .launch(kernel, self.element, [count as u32, blocks, 1], 256, 0, &arguments)
+        }
+    }
+
+    /// The MLP's non-linearity, of `x` and the bias of what made it.
+    fn bend(&self, linear: &Linear, x: &Buffer, out: &Buffer, count: usize) -> Result<(), ModelError> {
+        let width = linear.outputs;
+        let (kernel, blocks) = choose(BEND, BEND_8, width, 256);
+        // SAFETY: both have `count` rows of `width`.
+        unsafe {
+            let arguments = [
+                out.into(),
+                x.into(),
+                (&linear.bias).into(),
+                width.into(),
+                self.activation(),
+            ];
+            self.gpu
+                .launch(kernel, self.element, [count as u32, blocks, 1], 256, 0, &arguments)
+        }
+    }
+
+    pub(super) fn activation(&self) -> Argument {
+        Argument::Int(match self.plan.activation {
+            Activation::Silu => 0,
+            // As the fused product has it.
+            Activation::Gelu if self.fused => 2,
+            Activation::Gelu => 1,
+            Activation::GeluTanh => 2,
+        })
+    }
+
+    pub(super) fn takes_mean(&self) -> Argument {
+        Argument::Int(i32::from(self.pooling == Pooling::Mean))
+    }
+
+    fn pool(&self, hidden: &Buffer, texts: &Texts, out: View) -> Result<(), ModelError> {
+        let width = self.plan.hidden;
+        let (kernel, blocks) = choose(POOL, POOL_8, width, 128);
+        // SAFETY: texts lie among the rows; `out` has a row for each.
+        unsafe {
+            let arguments = [
+                out.into(),
+                hidden.into(),
+                self.pooled_starts(texts).into(),
+                width.into(),
+                self.takes_mean(),
+            ];
+            let grid = [texts.count as u32, blocks, 1];
+            self.gpu.launch(kernel, self.element, grid, 128, 0, &arguments)
+        }
+    }
+}
+
+impl Linear {
+    pub(super) fn matrix(&self) -> View {
+        self.weight.matrix(self.outputs, self.inputs)
+    }
+}
+
+impl<'a> Summed<'a> {
+    fn of(x: &'a Buffer) -> Self {
+        Self {
+            x,
+            delta: None,
+            bias: None,
+            sum: None,
+        }
+    }
+
+    fn and(self, delta: &'a Buffer, bias: &'a Buffer) -> Self {
+        Self {
+            delta: Some(delta),
+            bias: Some(bias),
+            ..self
+        }
+    }
+
+    fn kept(self, sum: Option<&'a Buffer>) -> Self {
+        Self { sum, ..self }
+    }
+}

@@ -1,0 +1,271 @@
+//! BERT on one GPU, following the same plan as the burn module: packed texts forward and backward, on buffers of our own.
+
+mod backward;
+mod build;
+mod forward;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+use crate::cuda::attend::Heads;
+use crate::cuda::batch::Rows;
+use crate::cuda::gpu::{Buffer, Element, Gpu};
+use crate::cuda::parameters::Parameters;
+use crate::decoder::check_vocabulary;
+use crate::encoder::{EncoderFolder, Written, check_texts, encoder_specs};
+use crate::files::{Dtype, NamedTensor};
+use crate::plan::EncoderPlan;
+use crate::{Encoder, Kept, ModelError, Pass, Pooling, TrackedVectors, Trainable};
+
+/// Tokens of a pass whose gradients may be asked for: what more there is goes through in further ones.
+const TRACKED_TOKENS: usize = 32_768;
+/// Tokens of a pass without gradients: enough to fill a card, few enough that much of a layer stays in its cache.
+const EMBEDDED_TOKENS: usize = 16_384;
+
+/// A linear layer, or several over one input whose outputs stand side by side.
+#[derive(Debug)]
+struct Linear {
+    /// `[outputs, inputs]`.
+    weight: Buffer,
+    /// f32, or what the model computes in where the product itself adds it.
+    bias: Buffer,
+    inputs: usize,
+    outputs: usize,
+    /// Which trained parameters weight and bias of each part are; parts are equally high.
+    slots: Vec<[Option<usize>; 2]>,
+}
+
+/// A LayerNorm, f32.
+#[derive(Debug)]
+struct Norm {
+    weight: Buffer,
+    bias: Buffer,
+    slots: [Option<usize>; 2],
+}
+
+/// A table of embeddings.
+#[derive(Debug)]
+struct Table {
+    rows: Buffer,
+    slot: Option<usize>,
+}
+
+/// One block.
+#[derive(Debug)]
+struct Layer {
+    /// Queries, keys, values.
+    qkv: Linear,
+    output: Linear,
+    attention_norm: Norm,
+    up: Linear,
+    down: Linear,
+    mlp_norm: Norm,
+}
+
+/// How an encoder is put on a GPU.
+#[derive(Debug, Clone)]
+pub struct CudaEncoderOptions {
+    /// The GPU.
+    pub gpu: Gpu,
+    /// What it computes in.
+    pub element: Element,
+    /// Overrides the folder's `1_Pooling/config.json`; without either, CLS.
+    pub pooling: Option<Pooling>,
+    /// Whether training changes it: then all of it.
+    pub train: bool,
+}
+
+/// A text encoder on one GPU.
+#[derive(Debug)]
+pub struct CudaEncoder {
+    gpu: Gpu,
+    element: Element,
+    plan: EncoderPlan,
+    pooling: Pooling,
+    /// Whether products take the non-linearity too.
+    fused: bool,
+    words: Table,
+    positions: Table,
+    segments: Table,
+    norm: Norm,
+    layers: Vec<Layer>,
+    parameters: Parameters,
+    carried: Vec<NamedTensor>,
+    source: PathBuf,
+}
+
+/// Packed texts on the card.
+#[derive(Debug)]
+struct Texts {
+    rows: Rows,
+    /// Where each begins, and the end.
+    starts: Buffer,
+    /// The same where each has one row.
+    single: Buffer,
+    count: usize,
+}
+
+/// What a block's backward pass needs of its forward pass. Where only each text's first row goes on after attention, what comes
+/// after it has a row a text.
+#[derive(Debug)]
+struct Saved {
+    x: Buffer,
+    qkv: Buffer,
+    lse: Buffer,
+    mixed: Buffer,
+    /// The rows of `mixed` that go on, where not all do.
+    chosen: Option<Buffer>,
+    attention_sum: Buffer,
+    middle: Buffer,
+    /// What the non-linearity was taken of, but for its bias where that is added on the way, and what it gave.
+    inner: Buffer,
+    bent: Buffer,
+    mlp_sum: Buffer,
+}
+
+/// A forward pass over some texts.
+#[derive(Debug)]
+struct Part {
+    texts: Texts,
+    /// Which rows of the tables were gathered.
+    gathered: [rows::Gathered; 2],
+    embedded: Buffer,
+    layers: Vec<Saved>,
+}
+
+/// A forward pass whose gradients can be asked for.
+#[derive(Debug)]
+struct CudaEncoderPass {
+    parts: Vec<Part>,
+    /// Of the parameters that it was computed with.
+    version: u64,
+}
+
+impl CudaEncoder {
+    /// The model's description.
+    pub fn plan(&self) -> &EncoderPlan {
+        &self.plan
+    }
+
+    /// Refuses a tokenizer whose ids the embedding does not cover.
+    ///
+    /// # Errors
+    /// [`ModelError::TokenizerTooLarge`].
+    pub fn check_tokenizer(&self, vocabulary_size: usize) -> Result<(), ModelError> {
+        check_vocabulary(&self.source, vocabulary_size, self.plan.vocabulary)
+    }
+
+    /// Whether after this block's attention only each text's first row matters.
+    fn first_rows_alone(&self, layer: usize) -> bool {
+        self.pooling == Pooling::Cls && layer + 1 == self.layers.len()
+    }
+
+    /// Where texts begin among the last block's rows.
+    fn pooled_starts<'a>(&self, texts: &'a Texts) -> &'a Buffer {
+        match self.plan.layers > 0 && self.first_rows_alone(self.plan.layers - 1) {
+            true => &texts.single,
+            false => &texts.starts,
+        }
+    }
+
+    fn heads(&self) -> Heads {
+        Heads {
+            gpu: self.gpu.clone(),
+            element: self.element,
+            heads: self.plan.heads,
+            kv_heads: self.plan.heads,
+            head_dim: self.plan.head_dim(),
+        }
+    }
+}
+
+impl Encoder for CudaEncoder {
+    fn dimension(&self) -> usize {
+        self.plan.hidden
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.plan.max_positions
+    }
+
+    fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
+        check_texts(&self.plan, texts)?;
+        let width = self.plan.hidden;
+        let vectors = self.gpu.elements(texts.len() * width, Element::F32)?;
+        for range in rows::passes(texts, EMBEDDED_TOKENS) {
+            let at = vectors
+                .matrix(texts.len(), width)
+                .rows(range.start, range.len(), Element::F32);
+            self.run(&texts[range], at, false)?;
+        }
+        vectors.read(0, texts.len() * width)
+    }
+
+    fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<TrackedVectors, ModelError> {
+        check_texts(&self.plan, texts)?;
+        let width = self.plan.hidden;
+        let vectors = self.gpu.elements(texts.len() * width, Element::F32)?;
+        let mut parts = Vec::new();
+        for range in rows::passes(texts, TRACKED_TOKENS) {
+            let at = vectors
+                .matrix(texts.len(), width)
+                .rows(range.start, range.len(), Element::F32);
+            parts.extend(self.run(&texts[range], at, true)?);
+        }
+        let pass = CudaEncoderPass {
+            parts,
+            version: self.parameters.version(),
+        };
+        Ok(TrackedVectors {
+            vectors: vectors.read(0, texts.len() * width)?,
+            pass: Pass(Kept::new(pass)),
+        })
+    }
+
+    fn backward(&mut self, tracked: TrackedVectors, slopes: &[f32]) -> Result<(), ModelError> {
+        let pass: CudaEncoderPass = tracked.pass.0.take()?;
+        self.parameters.check_version(pass.version)?;
+        let wanted = tracked.vectors.len();
+        if slopes.len() != wanted {
+            return Err(ModelError::Input(format!(
+                "{} slopes for vectors of {wanted} values",
+                slopes.len()
+            )));
+        }
+        let slopes = self.gpu.upload(slopes)?;
+        let width = self.plan.hidden;
+        let slopes = slopes.matrix(wanted / width, width);
+        let mut first = 0;
+        for part in pass.parts {
+            let own = slopes.rows(first, part.texts.count, Element::F32);
+            first += part.texts.count;
+            self.part_backward(part, own)?;
+        }
+        Ok(())
+    }
+
+    fn trainable(&mut self) -> &mut dyn Trainable {
+        &mut self.parameters
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        let specs = encoder_specs(&self.plan);
+        let written = Written {
+            source: &self.source,
+            dimension: self.plan.hidden,
+            pooling: self.pooling,
+            carried: &self.carried,
+            dtype: Dtype::F32,
+        };
+        // What is not trained is as it was loaded.
+        let loaded = match self.parameters.trained().is_empty() {
+            true => Some(EncoderFolder::open(&self.source, Some(self.pooling))?),
+            false => None,
+        };
+        let each = specs.clone();
+        written.write(folder, specs, |place| match &loaded {
+            Some(loaded) => loaded.read(&each[place]),
+            None => self.parameters.values(place),
+        })
+    }
+}

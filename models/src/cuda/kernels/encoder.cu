@@ -1,0 +1,433 @@
+// What a BERT computes beside products and attention, forward and backward. Rows of T; statistics, biases and gradients of
+// parameters in f32. A kernel with _8 in its name reads eight values at once: rows begin at multiples of 16 bytes and are
+// multiples of eight long. Rows lie in the grid's x, which may be long.
+
+// N values at once.
+template <int N, typename S> __device__ __forceinline__ void take(float (&x)[N], const S* from) {
+    if constexpr (N == 8) load8(x, from);
+    else x[0] = load(*from);
+}
+template <int N, typename S> __device__ __forceinline__ void put(S* to, const float (&x)[N]) {
+    if constexpr (N == 8) store8(to, x);
+    else *to = store<S>(x[0]);
+}
+
+// out[row] = words[tokens[row]] + places[positions[row]] + kind, the sum of a BERT's embeddings. Grid: rows.
+template <int N>
+__device__ __forceinline__ void embed_text_of(T* out, const T* words, const T* places, const T* kind, const u32* tokens,
+                                              const u32* positions, int width) {
+    const u64 row = blockIdx.x;
+    const T* word = words + (u64)tokens[row] * width;
+    const T* place = places + (u64)positions[row] * width;
+    for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+        float a[N], b[N], c[N];
+        take<N>(a, word + i);
+        take<N>(b, place + i);
+        take<N>(c, kind + i);
+#pragma unroll
+        for (int j = 0; j < N; ++j) a[j] += b[j] + c[j];
+        put<N>(out + row * width + i, a);
+    }
+}
+extern "C" __global__ void embed_text(T* out, const T* words, const T* places, const T* kind, const u32* tokens,
+                                      const u32* positions, int width) {
+    embed_text_of<1>(out, words, places, kind, tokens, positions, width);
+}
+extern "C" __global__ void embed_text_8(T* out, const T* words, const T* places, const T* kind, const u32* tokens,
+                                        const u32* positions, int width) {
+    embed_text_of<8>(out, words, places, kind, tokens, positions, width);
+}
+
+// The gradient of a table whose rows were gathered: table[ids[u]] += Σ slope[order[k]] for k in starts[u] .. starts[u + 1], in that
+// order; ids are distinct. Grid: (ids, columns / (256 · N)).
+template <int N>
+__device__ __forceinline__ void scatter_of(float* table, const T* slope, const u32* order, const u32* starts, const u32* ids,
+                                           int width) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    const u32 first = starts[blockIdx.x], end = starts[blockIdx.x + 1];
+    float sum[N] = {}, x[N];
+#pragma unroll 4
+    for (u32 k = first; k < end; ++k) {
+        take<N>(x, slope + (u64)order[k] * width + i);
+#pragma unroll
+        for (int j = 0; j < N; ++j) sum[j] += x[j];
+    }
+    float* to = table + (u64)ids[blockIdx.x] * width + i;
+    take<N>(x, (const float*)to);
+#pragma unroll
+    for (int j = 0; j < N; ++j) x[j] += sum[j];
+    put<N>(to, x);
+}
+extern "C" __global__ void scatter(float* table, const T* slope, const u32* order, const u32* starts, const u32* ids, int width) {
+    scatter_of<1>(table, slope, order, starts, ids, width);
+}
+extern "C" __global__ void scatter_8(float* table, const T* slope, const u32* order, const u32* starts, const u32* ids, int width) {
+    scatter_of<8>(table, slope, order, starts, ids, width);
+}
+
+// out[k] = x[rows[k]], or with `back` out[rows[k]] = x[k]. Grid: (rows, columns / (128 · N)). Block: 128.
+template <int N> __device__ __forceinline__ void move_rows_of(T* out, const T* x, const u32* rows, int width, int back) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    const u64 here = blockIdx.x, there = rows[blockIdx.x];
+    float v[N];
+    take<N>(v, x + (back ? here : there) * width + i);
+    put<N>(out + (back ? there : here) * width + i, v);
+}
+extern "C" __global__ void move_rows(T* out, const T* x, const u32* rows, int width, int back) {
+    move_rows_of<1>(out, x, rows, width, back);
+}
+extern "C" __global__ void move_rows_8(T* out, const T* x, const u32* rows, int width, int back) {
+    move_rows_of<8>(out, x, rows, width, back);
+}
+
+// x + delta + delta_bias, rounded, into `sum`, and its LayerNorm times weight plus bias into `out` (Ba et al., 2016). `delta`,
+// `delta_bias` and `sum` may be null. A warp a row; what it reads again is in its L1 by then, or in registers. Grid: rows / 4.
+// Block: 128.
+#define ROW_CHUNKS 4 // of 256 values: rows of at most 1024 in the kernels that read eight at once
+
+__device__ __forceinline__ float round_to_T(float x) { return load(store<T>(x)); }
+
+extern "C" __global__ void layer_norm(T* out, T* sum, const T* x, const T* delta, const float* delta_bias, const float* weight,
+                                      const float* bias, int rows, int width, float eps) {
+    const u64 row = blockIdx.x * 4 + (threadIdx.x >> 5);
+    const int lane = threadIdx.x & 31;
+    if (row >= rows) return;
+    const auto value = [&](int i) {
+        float v = load(x[row * width + i]);
+        if (delta) v += load(delta[row * width + i]);
+        if (delta_bias) v += delta_bias[i];
+        return round_to_T(v);
+    };
+    float total = 0.0f, squares = 0.0f;
+    for (int i = lane; i < width; i += 32) total += value(i);
+    const float mean = warp_sum(total) / width;
+    for (int i = lane; i < width; i += 32) {
+        const float v = value(i) - mean;
+        squares += v * v;
+    }
+    const float factor = 1.0f / sqrtf(warp_sum(squares) / width + eps);
+    for (int i = lane; i < width; i += 32) {
+        const float v = value(i);
+        if (sum) sum[row * width + i] = store<T>(v);
+        out[row * width + i] = store<T>((v - mean) * factor * weight[i] + bias[i]);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128) layer_norm_8(T* out, T* sum, const T* x, const T* delta, const float* delta_bias,
+                                                               const float* weight, const float* bias, int rows, int width,
+                                                               float eps) {
+    const u64 row = blockIdx.x * 4 + (threadIdx.x >> 5);
+    const int lane = threadIdx.x & 31;
+    if (row >= rows) return;
+    float v[ROW_CHUNKS][8], total = 0.0f, squares = 0.0f;
+#pragma unroll
+    for (int c = 0; c < ROW_CHUNKS; ++c) {
+        const int i = (c * 32 + lane) * 8;
+        if (i >= width) break;
+        load8(v[c], x + row * width + i);
+        float more[8];
+        if (delta) {
+            load8(more, delta + row * width + i);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) v[c][j] += more[j];
+        }
+        if (delta_bias) {
+            load8(more, delta_bias + i);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) v[c][j] += more[j];
+        }
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            v[c][j] = round_to_T(v[c][j]);
+            total += v[c][j];
+        }
+        if (sum) store8(sum + row * width + i, v[c]);
+    }
+    const float mean = warp_sum(total) / width;
+#pragma unroll
+    for (int c = 0; c < ROW_CHUNKS; ++c) {
+        if ((c * 32 + lane) * 8 >= width) break;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            v[c][j] -= mean;
+            squares += v[c][j] * v[c][j];
+        }
+    }
+    const float factor = 1.0f / sqrtf(warp_sum(squares) / width + eps);
+#pragma unroll
+    for (int c = 0; c < ROW_CHUNKS; ++c) {
+        const int i = (c * 32 + lane) * 8;
+        if (i >= width) break;
+        float w[8], b[8];
+        load8(w, weight + i);
+        load8(b, bias + i);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) w[j] = v[c][j] * factor * w[j] + b[j];
+        store8(out + row * width + i, w);
+    }
+}
+
+// Its gradient: `d_sum` is that of x and of delta. `more` (null: nothing) is added to `slope` first. `parts` holds for each
+// of `blocks` rows of `width` what gives, summed by add_parts, the gradients of weight, of bias and of delta_bias: [3, blocks, width].
+// In layer_norm_backward, whose warps have a row of parts each (4 · grid of them), parts must be zero. Block: 128.
+extern "C" __global__ void layer_norm_backward(T* d_sum, float* parts, const T* slope, const T* more, const T* sum,
+                                               const float* weight, int rows, int width, float eps) {
+    const int lane = threadIdx.x & 31, blocks = 4 * gridDim.x;
+    const u64 warp = blockIdx.x * 4 + (threadIdx.x >> 5), plane = (u64)blocks * width;
+    float* own = parts + warp * width;
+    for (u64 row = warp; row < rows; row += blocks) {
+        const T* v = sum + row * width;
+        const auto d = [&](int i) {
+            const float first = load(slope[row * width + i]);
+            return more ? first + load(more[row * width + i]) : first;
+        };
+        float total = 0.0f, squares = 0.0f, plain = 0.0f, dots = 0.0f;
+        for (int i = lane; i < width; i += 32) total += load(v[i]);
+        const float mean = warp_sum(total) / width;
+        for (int i = lane; i < width; i += 32) {
+            const float x = load(v[i]) - mean, dw = d(i) * weight[i];
+            squares += x * x;
+            plain += dw;
+            dots += dw * x;
+        }
+        const float factor = 1.0f / sqrtf(warp_sum(squares) / width + eps);
+        plain = warp_sum(plain) / width;
+        dots = warp_sum(dots) / width * factor * factor;
+        for (int i = lane; i < width; i += 32) {
+            const float x = load(v[i]) - mean, di = d(i);
+            const T rounded = store<T>(factor * (di * weight[i] - plain - x * dots));
+            own[i] += di * x * factor;
+            own[plane + i] += di;
+            own[2 * plane + i] += load(rounded);
+            d_sum[row * width + i] = rounded;
+        }
+    }
+}
+
+// As layer_norm_backward, with a row of parts for each block, written whole.
+extern "C" __global__ void __launch_bounds__(128, 3) layer_norm_backward_8(T* d_sum, float* parts, const T* slope, const T* more,
+                                                                        const T* sum, const float* weight, int rows, int width,
+                                                                        float eps) {
+    __shared__ float shared[3 * ROW_CHUNKS * 256];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    float own[3][ROW_CHUNKS][8] = {};
+    for (u64 row = blockIdx.x * 4 + warp; row < rows; row += 4 * gridDim.x) {
+        float v[ROW_CHUNKS][8], d[ROW_CHUNKS][8], total = 0.0f, squares = 0.0f, plain = 0.0f, dots = 0.0f;
+#pragma unroll
+        for (int c = 0; c < ROW_CHUNKS; ++c) {
+            const int i = (c * 32 + lane) * 8;
+            if (i >= width) break;
+            load8(v[c], sum + row * width + i);
+            load8(d[c], slope + row * width + i);
+            if (more) {
+                float m[8];
+                load8(m, more + row * width + i);
+#pragma unroll
+                for (int j = 0; j < 8; ++j) d[c][j] += m[j];
+            }
+#pragma unroll
+            for (int j = 0; j < 8; ++j) total += v[c][j];
+        }
+        const float mean = warp_sum(total) / width;
+#pragma unroll
+        for (int c = 0; c < ROW_CHUNKS; ++c) {
+            const int i = (c * 32 + lane) * 8;
+            if (i >= width) break;
+            float w[8];
+            load8(w, weight + i);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                v[c][j] -= mean;
+                squares += v[c][j] * v[c][j];
+                plain += d[c][j] * w[j];
+                dots += d[c][j] * w[j] * v[c][j];
+            }
+        }
+        const float factor = 1.0f / sqrtf(warp_sum(squares) / width + eps);
+        plain = warp_sum(plain) / width;
+        dots = warp_sum(dots) / width * factor * factor;
+#pragma unroll
+        for (int c = 0; c < ROW_CHUNKS; ++c) {
+            const int i = (c * 32 + lane) * 8;
+            if (i >= width) break;
+            float w[8];
+            load8(w, weight + i);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                own[0][c][j] += d[c][j] * v[c][j] * factor;
+                own[1][c][j] += d[c][j];
+                w[j] = round_to_T(factor * (d[c][j] * w[j] - plain - v[c][j] * dots));
+                own[2][c][j] += w[j];
+            }
+            store8(d_sum + row * width + i, w);
+        }
+    }
+    // The block's warps one after another, so that the order of the sums is always the same.
+    for (int w = 0; w < 4; ++w) {
+        if (warp == w) {
+#pragma unroll
+            for (int p = 0; p < 3; ++p) {
+#pragma unroll
+                for (int c = 0; c < ROW_CHUNKS; ++c) {
+#pragma unroll
+                    for (int j = 0; j < 8; ++j) {
+                        // Lanes beside each other: banks beside each other.
+                        float& to = shared[((p * ROW_CHUNKS + c) * 8 + j) * 32 + lane];
+                        to = w == 0 ? own[p][c][j] : to + own[p][c][j];
+                    }
+                }
+            }
+        }
+        __syncthreads();
+    }
+    for (int at = threadIdx.x; at < 3 * width; at += 128) {
+        const int p = at / width, i = at % width, c = i / 256, l = i / 8 % 32, j = i % 8;
+        parts[((u64)p * gridDim.x + blockIdx.x) * width + i] = shared[((p * ROW_CHUNKS + c) * 8 + j) * 32 + l];
+    }
+}
+
+// out[i] += Σ over r of parts[r · pitch + i], for up to three outs (null: none) of `width` values; each has its parts `plane`
+// values after the one before. Grid: (columns / 32, outs). Block: 512, sixteen rows of 32.
+extern "C" __global__ void add_parts(float* first, float* second, float* third, const float* parts, int count, int width, int pitch,
+                                     int plane) {
+    __shared__ float sums[16][32];
+    float* out = blockIdx.y == 0 ? first : blockIdx.y == 1 ? second : third;
+    if (!out) return;
+    const int lane = threadIdx.x & 31, row = threadIdx.x >> 5, i = blockIdx.x * 32 + lane;
+    float sum = 0.0f;
+    if (i < width) {
+        const float* from = parts + (u64)blockIdx.y * plane + i;
+#pragma unroll 4
+        for (int r = row; r < count; r += 16) sum += from[(u64)r * pitch];
+    }
+    sums[row][lane] = sum;
+    __syncthreads();
+    if (row != 0 || i >= width) return;
+    for (int r = 1; r < 16; ++r) sum += sums[r][lane];
+    out[i] += sum;
+}
+
+// parts[b, i] = Σ x[r, i] over rows r = b, b + blocks, …: the gradient of a bias, before add_parts. Grid: (blocks, columns / (256 · N)).
+template <int N> __device__ __forceinline__ void column_parts_of(float* parts, const T* x, int rows, int width) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    float sum[N] = {}, v[N];
+#pragma unroll 4
+    for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
+        take<N>(v, x + row * width + i);
+#pragma unroll
+        for (int j = 0; j < N; ++j) sum[j] += v[j];
+    }
+    put<N>(parts + (u64)blockIdx.x * width + i, sum);
+}
+extern "C" __global__ void column_parts(float* parts, const T* x, int rows, int width) { column_parts_of<1>(parts, x, rows, width); }
+extern "C" __global__ void column_parts_8(float* parts, const T* x, int rows, int width) { column_parts_of<8>(parts, x, rows, width); }
+
+// x += bias. Grid: (rows, columns / (256 · N)).
+template <int N> __device__ __forceinline__ void add_bias_of(T* x, const T* bias, int width) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    float v[N], b[N];
+    T* at = x + (u64)blockIdx.x * width + i;
+    take<N>(v, (const T*)at);
+    take<N>(b, bias + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) v[j] += b[j];
+    put<N>(at, v);
+}
+extern "C" __global__ void add_bias(T* x, const T* bias, int width) { add_bias_of<1>(x, bias, width); }
+extern "C" __global__ void add_bias_8(T* x, const T* bias, int width) { add_bias_of<8>(x, bias, width); }
+
+// out = activation(x + bias); out may be x. Grid: (rows, columns / (256 · N)).
+template <int N> __device__ __forceinline__ void bend_of(T* out, const T* x, const float* bias, int width, int kind) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    const u64 at = (u64)blockIdx.x * width + i;
+    float v[N], b[N], slope;
+    take<N>(v, x + at);
+    take<N>(b, bias + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) v[j] = activation(v[j] + b[j], kind, &slope);
+    put<N>(out + at, v);
+}
+extern "C" __global__ void bend(T* out, const T* x, const float* bias, int width, int kind) { bend_of<1>(out, x, bias, width, kind); }
+extern "C" __global__ void bend_8(T* out, const T* x, const float* bias, int width, int kind) { bend_of<8>(out, x, bias, width, kind); }
+
+// The gradient of x in the place of that of out, and parts of the bias' as in column_parts. Where x has its bias already it is null. Grid: (blocks, columns / (256 · N)).
+template <int N>
+__device__ __forceinline__ void bend_backward_of(T* slope, float* parts, const T* x, const float* bias, int rows, int width, int kind) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    float b[N] = {}, sum[N] = {};
+    if (bias) take<N>(b, bias + i);
+#pragma unroll 2
+    for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
+        const u64 at = row * width + i;
+        float v[N], d[N], bend;
+        take<N>(v, x + at);
+        take<N>(d, (const T*)slope + at);
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+            activation(v[j] + b[j], kind, &bend);
+            d[j] = round_to_T(d[j] * bend);
+            sum[j] += d[j];
+        }
+        put<N>(slope + at, d);
+    }
+    put<N>(parts + (u64)blockIdx.x * width + i, sum);
+}
+extern "C" __global__ void bend_backward(T* slope, float* parts, const T* x, const float* bias, int rows, int width, int kind) {
+    bend_backward_of<1>(slope, parts, x, bias, rows, width, kind);
+}
+extern "C" __global__ void bend_backward_8(T* slope, float* parts, const T* x, const float* bias, int rows, int width, int kind) {
+    bend_backward_of<8>(slope, parts, x, bias, rows, width, kind);
+}
+
+// One vector a text, f32: its first row, or (mean) the mean of its rows starts[t] .. starts[t + 1]. Grid: (texts, columns / (128 · N)).
+// Block: 128.
+template <int N> __device__ __forceinline__ void pool_of(float* out, const T* hidden, const u32* starts, int width, int mean) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    const u32 first = starts[blockIdx.x], rows = mean ? starts[blockIdx.x + 1] - first : 1;
+    float sum[N] = {}, x[N];
+#pragma unroll 8
+    for (u32 r = 0; r < rows; ++r) {
+        take<N>(x, hidden + (u64)(first + r) * width + i);
+#pragma unroll
+        for (int j = 0; j < N; ++j) sum[j] += x[j];
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] /= rows;
+    put<N>(out + (u64)blockIdx.x * width + i, sum);
+}
+extern "C" __global__ void pool(float* out, const T* hidden, const u32* starts, int width, int mean) {
+    pool_of<1>(out, hidden, starts, width, mean);
+}
+extern "C" __global__ void pool_8(float* out, const T* hidden, const u32* starts, int width, int mean) {
+    pool_of<8>(out, hidden, starts, width, mean);
+}
+
+// Its gradient; every row is written. Grid: (texts, columns / (128 · N), any): blocks of one text share its rows. Block: 128.
+template <int N>
+__device__ __forceinline__ void pool_backward_of(T* d_hidden, const float* slope, const u32* starts, int width, int mean) {
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (i >= width) return;
+    const u32 first = starts[blockIdx.x], rows = starts[blockIdx.x + 1] - first;
+    float d[N], none[N] = {};
+    take<N>(d, slope + (u64)blockIdx.x * width + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) d[j] /= mean ? rows : 1;
+    for (u32 r = blockIdx.z; r < rows; r += gridDim.z) {
+        T* to = d_hidden + (u64)(first + r) * width + i;
+        if (mean || r == 0) put<N>(to, d);
+        else put<N>(to, none);
+    }
+}
+extern "C" __global__ void pool_backward(T* d_hidden, const float* slope, const u32* starts, int width, int mean) {
+    pool_backward_of<1>(d_hidden, slope, starts, width, mean);
+}
+extern "C" __global__ void pool_backward_8(T* d_hidden, const float* slope, const u32* starts, int width, int mean) {
+    pool_backward_of<8>(d_hidden, slope, starts, width, mean);
+}

@@ -1,0 +1,278 @@
+//! The parameters that training changes, on the card.
+
+use std::any::Any;
+use std::ops::Range;
+
+use super::gemm::Scale;
+use super::gpu::{Buffer, Element, Gpu, View};
+use super::layers::{Values, put};
+use super::nccl::Nccl;
+use super::optimize::{step_over, step_part};
+use crate::trainable::cut_to_parts;
+use crate::weights::ParameterSpec;
+use crate::{AdamConfig, Gradient, ModelError, Moments, Trainable};
+
+/// A parameter that training changes: its values in f32, their gradient and moments, and where its rounded copy stands.
+#[derive(Debug)]
+pub(super) struct Trained {
+    pub(super) spec: ParameterSpec,
+    pub(super) values: Buffer,
+    pub(super) gradient: Buffer,
+    /// Whether anything was added to the gradient since it was last cleared.
+    pub(super) reached: bool,
+    /// Of the part that is kept.
+    pub(super) moments: Option<[Buffer; 2]>,
+    /// Where that is less than all of it: the values whose moments are kept here.
+    pub(super) kept: Option<Range<usize>>,
+    pub(super) steps: u32,
+    /// What the model computes with, and its type.
+    pub(super) copy: Option<(View, Element)>,
+}
+
+impl Trained {
+    pub(super) fn shape(&self) -> (usize, usize) {
+        match self.spec.shape[..] {
+            [rows, columns] => (rows, columns),
+            _ => (1, self.spec.scalars()),
+        }
+    }
+}
+
+/// Parameters that training changes, in the order of the burn module.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    gpu: Gpu,
+    list: Vec<Trained>,
+    specs: Vec<ParameterSpec>,
+    /// Counts changes to them.
+    version: u64,
+    /// Scalars in those that are not trained.
+    frozen: usize,
+}
+
+impl Parameters {
+    /// None yet.
+    pub(super) fn new(gpu: &Gpu) -> Self {
+        Self {
+            gpu: gpu.clone(),
+            list: Vec::new(),
+            specs: Vec::new(),
+            version: 0,
+            frozen: 0,
+        }
+    }
+
+    /// Adds one with these values, f32, and the place of its copy. Returns its number.
+    pub(super) fn add(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        values: Buffer,
+        copy: Option<(View, Element)>,
+    ) -> Result<usize, ModelError> {
+        let spec = ParameterSpec {
+            name,
+            shape: shape.to_vec(),
+        };
+        let gradient = self.gpu.elements(spec.scalars(), Element::F32)?;
+        self.specs.push(spec.clone());
+        self.list.push(Trained {
+            spec,
+            values,
+            gradient,
+            reached: false,
+            moments: None,
+            kept: None,
+            steps: 0,
+            copy,
+        });
+        Ok(self.list.len() - 1)
+    }
+
+    /// Says how many scalars the model has that are not among these.
+    pub(super) fn set_frozen(&mut self, scalars: usize) {
+        self.frozen = scalars;
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Counts a change.
+    pub(super) fn changed(&mut self) {
+        self.version += 1;
+    }
+
+    /// Refuses gradients of a pass with parameters of another version.
+    pub(super) fn check_version(&self, version: u64) -> Result<(), ModelError> {
+        match version == self.version {
+            true => Ok(()),
+            false => Err(ModelError::Input(
+                "a parameter has changed since the pass whose gradients are asked for".to_owned(),
+            )),
+        }
+    }
+
+    /// Where a parameter's gradient is summed, as a matrix, and how: written first, added to then.
+    pub(super) fn slope(&mut self, index: usize) -> (View, Scale) {
+        let trained = &mut self.list[index];
+        let scale = if trained.reached { Scale::ADD } else { Scale::ONE };
+        trained.reached = true;
+        let (rows, columns) = trained.shape();
+        (trained.gradient.matrix(rows, columns), scale)
+    }
+
+    /// The same for a kernel that adds: a gradient that is not there yet is zeroed.
+    pub(super) fn zeroed_slope(&mut self, index: usize) -> Result<View, ModelError> {
+        let fresh = !self.list[index].reached;
+        let (view, _) = self.slope(index);
+        if fresh {
+            self.list[index].gradient.clear()?;
+        }
+        Ok(view)
+    }
+}
+
+impl Trainable for Parameters {
+    fn trained(&self) -> &[ParameterSpec] {
+        &self.specs
+    }
+
+    fn scalars(&self) -> usize {
+        self.frozen + self.specs.iter().map(ParameterSpec::scalars).sum::<usize>()
+    }
+
+    fn values(&self, index: usize) -> Result<Vec<f32>, ModelError> {
+        let trained = &self.list[index];
+        trained.values.read(0, trained.spec.scalars())
+    }
+
+    fn set_values(&mut self, index: usize, values: Vec<f32>) -> Result<(), ModelError> {
+        let trained = &self.list[index];
+        let count = trained.spec.scalars();
+        if values.len() != count {
+            let message = format!("{}: {} values for {count}", trained.spec.name, values.len());
+            return Err(ModelError::Input(message));
+        }
+        trained.values.write(0, &values)?;
+        if let Some((copy, element)) = trained.copy {
+            put(&self.gpu, copy, element, &Values::Card(&trained.values))?;
+        }
+        self.changed();
+        Ok(())
+    }
+
+    fn gradient(&self, index: usize) -> Result<Option<Gradient>, ModelError> {
+        let trained = &self.list[index];
+        let read = || trained.gradient.read(0, trained.spec.scalars());
+        let value = trained.reached.then(read).transpose()?;
+        Ok(value.map(|value| Gradient { value, rest: None }))
+    }
+
+    fn set_gradient(&mut self, index: usize, gradient: Option<Gradient>) -> Result<(), ModelError> {
+        let trained = &mut self.list[index];
+        trained.reached = gradient.is_some();
+        if let Some(Gradient { mut value, rest }) = gradient {
+            if let Some(rest) = rest {
+                value.iter_mut().zip(rest).for_each(|(value, rest)| *value += rest);
+            }
+            trained.gradient.write(0, &value)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, config: &AdamConfig, scale: f64) -> Result<(), ModelError> {
+        if self.list.iter().any(|trained| trained.kept.is_some()) {
+            let message = "moments are kept of parts of the parameters: they move by parts";
+            return Err(ModelError::Input(message.to_owned()));
+        }
+        for trained in self.list.iter_mut().filter(|trained| trained.reached) {
+            let gradient = trained.gradient.pointer();
+            trained.adam(&self.gpu, config, scale, gradient)?;
+        }
+        self.changed();
+        Ok(())
+    }
+
+    fn moments(&self, index: usize) -> Result<Option<Moments>, ModelError> {
+        let trained = &self.list[index];
+        let Some([first, second]) = &trained.moments else {
+            return Ok(None);
+        };
+        let count = trained.part().len();
+        Ok(Some(Moments {
+            first: first.read(0, count)?,
+            second: second.read(0, count)?,
+            steps: trained.steps,
+        }))
+    }
+
+    fn set_moments(&mut self, index: usize, moments: Option<Moments>) -> Result<(), ModelError> {
+        let trained = &mut self.list[index];
+        let Some(Moments { first, second, steps }) = moments else {
+            trained.moments = None;
+            trained.steps = 0;
+            return Ok(());
+        };
+        let count = trained.part().len();
+        if first.len() != count || second.len() != count {
+            let message = format!("{}: moments of {} values for {count}", trained.spec.name, first.len());
+            return Err(ModelError::Input(message));
+        }
+        trained.moments = Some([self.gpu.upload(&first)?, self.gpu.upload(&second)?]);
+        trained.steps = steps;
+        Ok(())
+    }
+
+    fn has_gradient(&self, index: usize) -> Result<bool, ModelError> {
+        Ok(self.list[index].reached)
+    }
+
+    fn part(&self, index: usize) -> Range<usize> {
+        self.list[index].part()
+    }
+
+    fn keep_parts(&mut self, parts: &[Range<usize>]) -> Result<bool, ModelError> {
+        cut_to_parts(self, parts, |parameters, parts| {
+            let trained = parameters.list.iter_mut().zip(parts);
+            trained.for_each(|(trained, part)| trained.kept = Some(part.clone()));
+        })?;
+        Ok(true)
+    }
+
+    fn step_part(
+        &mut self,
+        index: usize,
+        gradient: Vec<f32>,
+        config: &AdamConfig,
+        scale: f64,
+    ) -> Result<(), ModelError> {
+        step_part(&self.gpu, &mut self.list[index], &gradient, config, scale)?;
+        self.changed();
+        Ok(())
+    }
+
+    fn device_memory(&self) -> Result<Option<u64>, ModelError> {
+        let (free, all) = self.gpu.memory()?;
+        Ok(Some((all - free) as u64))
+    }
+
+    fn steps_over_devices(&self) -> bool {
+        true
+    }
+
+    fn step_over(
+        &mut self,
+        link: &mut dyn Any,
+        reached: &[bool],
+        config: &AdamConfig,
+        scale: f64,
+    ) -> Result<(), ModelError> {
+        let nccl = link
+            .downcast_mut::<Nccl>()
+            .ok_or_else(|| ModelError::Input("a GPU's collectives are NCCL's".to_owned()))?;
+        step_over(&self.gpu, &mut self.list, nccl, reached, config, scale)?;
+        self.changed();
+        Ok(())
+    }
+}
