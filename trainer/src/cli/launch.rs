@@ -52,6 +52,8 @@ pub(super) struct LaunchArgs {
 
 /// For the other ranks to end by themselves once one has failed: they know within moments.
 const GRACE: Duration = Duration::from_secs(20);
+/// Between a process's death as the others see it, by its sockets, and as this one does.
+const MOMENT: Duration = Duration::from_secs(2);
 /// Between two looks at the processes.
 const POLL: Duration = Duration::from_millis(5);
 /// Signals of a user who means it: the first asks for a checkpoint, the second for an end, the third gets one.
@@ -267,7 +269,14 @@ impl<'a> Ranks<'a> {
         let mut failed: Option<(usize, ExitStatus, Instant)> = None;
         loop {
             for (rank, status) in self.newly_ended() {
-                if !status.success() && failed.is_none() {
+                let first = match &failed {
+                    None => true,
+                    // What a signal has ended can be seen to have ended after those that followed it.
+                    Some((_, earlier, at)) => {
+                        earlier.code().is_some() && status.code().is_none() && at.elapsed() < MOMENT
+                    }
+                };
+                if !status.success() && first {
                     failed = Some((self.first + rank, status, Instant::now()));
                 }
             }
