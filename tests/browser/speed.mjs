@@ -1,7 +1,7 @@
 // How long the viewer takes with 20,000 users: `node speed.mjs`, with the variables of stage.mjs. Prints JSON; times are
 // in milliseconds. A sort or filter is timed from the event to the end of the task that changes the rows, painting left out.
 //
-// LANGPTUNE_LARGE_REPORT    a report of `cargo xtask large-report`; without it, people who have nothing but ranks, and no map
+// LANGPTUNE_LARGE_REPORT    a report of `cargo xtask large-report`; without it, people who have nothing but ranks, no map and no vectors
 
 import { mkdir, readFile } from "node:fs/promises";
 import { cpus, loadavg } from "node:os";
@@ -192,6 +192,23 @@ async function map(address) {
   return { ...measured, memory_mb, problems };
 }
 
+/** Reads the items' vectors, all that are kept of a checkpoint: until the nearest items are there, and a user is ranked anew. */
+async function vectors(address) {
+  const { page, problems, close } = await stage.open(`${address}#/report/items/5`);
+  const began = Date.now();
+  await page.getByRole("button", { name: "Read the items' vectors" }).click();
+  await page.locator("table.near").waitFor();
+  const nearest = Date.now() - began;
+  const memory_nearest_mb = await memory();
+  const start = Date.now();
+  await page.evaluate(() => (location.hash = "#/report/check/7"));
+  await page.locator(".verdict").waitFor();
+  const ranked = Date.now() - start;
+  const memory_mb = await memory();
+  await close();
+  return { nearest, memory_nearest_mb, ranked, memory_mb, problems };
+}
+
 try {
   const load_before = loadavg()[0];
   let address = "/?report=made/many/";
@@ -207,8 +224,9 @@ try {
   const of_people = await people(address);
   const of_popularity = await popularity(address);
   const of_map = large ? await map(address) : null;
+  const of_vectors = large ? await vectors(address) : null;
   const machine = { processors: cpus().length, load_before, load_after: loadavg()[0] };
-  console.log(JSON.stringify({ users, machine, overviews, people: of_people, popularity: of_popularity, map: of_map }, null, 1));
+  console.log(JSON.stringify({ users, machine, overviews, people: of_people, popularity: of_popularity, map: of_map, vectors: of_vectors }, null, 1));
 } finally {
   await stage.close();
 }

@@ -9,6 +9,7 @@ use crate::download;
 use crate::export::{Format, Sheet};
 use crate::reading::{Progress, Reading};
 use crate::state::{Memo, RwSignal, Signal, StoredValue};
+use crate::worker::VectorsState;
 
 /// A list to choose from, with its label.
 #[component]
@@ -128,6 +129,37 @@ pub fn OnDemand(
     }
 }
 
+/// How far the vectors are that the worker reads; `read` asks for them.
+pub fn vectors_view(state: VectorsState, bytes: usize, read: Callback<()>) -> AnyView {
+    match state {
+        VectorsState::Ready => ().into_any(),
+        VectorsState::Absent => view! {
+            <p>
+                <button type="button" on:click=move |_| read.run(())>{format!("Read the items' vectors ({})", megabytes(bytes))}</button>
+            </p>
+        }
+        .into_any(),
+        VectorsState::Coming { done, of } => view! {
+            <p class="faint">
+                <progress max=of.to_string() value=done.to_string() aria-label="Vectors that were read"></progress>
+                {format!(" {} of {} of vectors read", megabytes(done), megabytes(of))}
+            </p>
+        }
+        .into_any(),
+        VectorsState::Problem(problem) => view! {
+            <p class="problem" role="alert">
+                {problem}" "<button type="button" on:click=move |_| read.run(())>"Try again"</button>
+            </p>
+        }
+        .into_any(),
+    }
+}
+
+/// A size in words, such as `204.8 MB`.
+fn megabytes(bytes: usize) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
 /// `/` and the browser's find go to a field, which also finds rows that are out of view. Asked for twice, the browser's own
 /// find opens.
 pub fn focus_by_key(id: &'static str) {
@@ -151,4 +183,14 @@ pub fn focus_by_key(id: &'static str) {
 pub fn is_typing() -> bool {
     let focused = document().active_element();
     focused.is_some_and(|element| matches!(element.tag_name().as_str(), "INPUT" | "SELECT" | "TEXTAREA"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_in_megabytes() {
+        assert_eq!(megabytes(204_800_000), "204.8 MB");
+    }
 }

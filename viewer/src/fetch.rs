@@ -65,7 +65,8 @@ pub async fn bytes(url: &str) -> Result<Vec<u8>, FetchError> {
     open(url, None).await?.content().await
 }
 
-/// Some of the file's bytes; fewer where it ends before. A host that gives only whole files is read to the end.
+/// Some of the file's bytes; fewer where it ends before. A host that gives only whole files is read as far as that, and no more
+/// than the part is kept.
 ///
 /// # Errors
 /// As [`bytes`].
@@ -75,13 +76,27 @@ pub async fn part(url: &str, range: Range<usize>) -> Result<Vec<u8>, FetchError>
         Err(FetchError::Unreachable { .. }) => open(url, None).await?,
         opened => opened?,
     };
-    let is_part = opened.response.status() == PARTIAL_CONTENT;
-    let mut bytes = opened.content().await?;
-    if !is_part {
-        bytes.truncate(range.end);
-        bytes.drain(..range.start.min(bytes.len()));
+    if opened.response.status() == PARTIAL_CONTENT {
+        return opened.content().await;
     }
+    let mut pieces = opened.pieces()?;
+    let (mut bytes, mut offset) = (Vec::with_capacity(range.len()), 0);
+    while offset < range.end
+        && let Some(piece) = pieces.next().await?
+    {
+        let length = piece.length() as usize;
+        let within = overlap(&range, offset, length);
+        bytes.extend(piece.subarray(within.start as u32, within.end as u32).to_vec());
+        offset += length;
+    }
+    pieces.end();
     Ok(bytes)
+}
+
+/// What of a piece, counted from its begin, is in the range; the piece begins at `offset` of the file.
+fn overlap(range: &Range<usize>, offset: usize, length: usize) -> Range<usize> {
+    let inside = |place: usize| place.saturating_sub(offset).min(length);
+    inside(range.start)..inside(range.end)
 }
 
 /// The status of an answer with a part of a file.
@@ -92,16 +107,7 @@ const PARTIAL_CONTENT: u16 = 206;
 /// # Errors
 /// As [`bytes`].
 pub async fn pieces(url: &str) -> Result<Pieces, FetchError> {
-    let opened = open(url, None).await?;
-    let reader = opened
-        .response
-        .body()
-        .ok_or_else(|| JsValue::from_str("it is empty"))
-        .and_then(|body| body.get_reader().dyn_into().map_err(JsValue::from));
-    match reader {
-        Ok(reader) => Ok(Pieces { opened, reader }),
-        Err(reason) => Err(opened.problem(&reason)),
-    }
+    open(url, None).await?.pieces()
 }
 
 /// A file that is being read.
@@ -123,6 +129,12 @@ impl Pieces {
         // At the end there is none.
         Ok(value.dyn_into().ok())
     }
+
+    /// Nothing more is wanted.
+    fn end(self) {
+        // Whether the host hears of it makes no difference here.
+        _ = self.reader.cancel();
+    }
 }
 
 /// An answer whose content is still to be read.
@@ -137,6 +149,15 @@ impl Opened {
     async fn content(self) -> Result<Vec<u8>, FetchError> {
         let content = content(self.response.array_buffer()).await;
         content.map_err(|reason| self.problem(&reason))
+    }
+
+    fn pieces(self) -> Result<Pieces, FetchError> {
+        let body = self.response.body().ok_or_else(|| JsValue::from_str("it is empty"));
+        let reader = body.and_then(|body| body.get_reader().dyn_into().map_err(JsValue::from));
+        match reader {
+            Ok(reader) => Ok(Pieces { opened: self, reader }),
+            Err(reason) => Err(self.problem(&reason)),
+        }
     }
 
     fn problem(&self, reason: &JsValue) -> FetchError {
@@ -269,6 +290,19 @@ mod tests {
     fn a_file_name_cannot_leave_its_selector() {
         assert_eq!(css_string("runs/a b/é.json"), "\"runs/a b/é.json\"");
         assert_eq!(css_string("a\"]\\\n"), "\"a\\\"]\\\\\\a \"");
+    }
+
+    #[test]
+    fn a_part_is_put_together_from_what_pieces_have_of_it() {
+        let file: Vec<u8> = (0..40).collect();
+        for range in [0..1, 3..17, 8..16, 15..40, 30..99, 40..50] {
+            let (mut bytes, mut offset) = (Vec::<u8>::new(), 0);
+            for piece in file.chunks(8) {
+                bytes.extend(&piece[overlap(&range, offset, piece.len())]);
+                offset += piece.len();
+            }
+            assert_eq!(bytes, file[range.start.min(40)..range.end.min(40)], "{range:?}");
+        }
     }
 
     #[test]

@@ -6,9 +6,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eval_core::report::{
-    Catalogue, Exposure, F16File, ItemChunk, Manifest, Points, ResultChunk, UserChunk, read_chunk, read_manifest,
+    Catalogue, Exposure, ItemChunk, Manifest, Points, ResultChunk, UserChunk, read_chunk, read_manifest,
 };
-use eval_core::retrieval::{F16Parts, Retriever, Similarity};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -54,8 +53,6 @@ struct Opened {
     manifest: Manifest,
     manifest_bytes: Vec<u8>,
     cache: Mutex<Cache>,
-    /// The vectors that were read last, by their file: of those of several checkpoints no two have room.
-    vectors: Mutex<Option<(String, Arc<Retriever>)>>,
 }
 
 impl Source {
@@ -92,7 +89,6 @@ impl Source {
             manifest,
             manifest_bytes,
             cache: Mutex::new(Cache::new(CACHE_BYTES)),
-            vectors: Mutex::new(None),
         })))
     }
 
@@ -223,38 +219,6 @@ impl Source {
     pub async fn points(&self, file: &str, rows: usize) -> Result<Points, LoadError> {
         let bytes = self.bytes(file).await?;
         Points::read(&bytes[..], rows).map_err(|source| self.invalid(file, source))
-    }
-
-    /// Vectors, ready to be compared by cosine, if they were the last that were read.
-    pub fn kept_vectors(&self, file: &F16File) -> Option<Arc<Retriever>> {
-        let kept = self.0.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = kept.as_ref().filter(|(name, _)| *name == file.file);
-        kept.map(|(_, vectors)| vectors.clone())
-    }
-
-    /// Reads vectors, to compare them by cosine. `on_progress` gets the number of bytes that are there, as they come.
-    ///
-    /// # Errors
-    /// [`LoadError::Missing`], [`LoadError::Invalid`].
-    pub async fn vectors(&self, file: &F16File, on_progress: &dyn Fn(usize)) -> Result<Arc<Retriever>, LoadError> {
-        if let Some(kept) = self.kept_vectors(file) {
-            return Ok(kept);
-        }
-        let mut parts = F16Parts::new(file.rows, file.dims);
-        let mut found = 0;
-        let mut pieces = self.pieces(&file.file).await?;
-        while let Some(piece) = pieces.next().await.map_err(LoadError::Missing)? {
-            let bytes = piece.to_vec();
-            found += bytes.len();
-            parts.push(&bytes);
-            on_progress(found);
-        }
-        let items = parts.finish();
-        let vectors = items.and_then(|items| Retriever::new(items, Similarity::Cosine));
-        let vectors = Arc::new(vectors.map_err(|source| self.invalid(&file.file, source))?);
-        let mut kept = self.0.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = Some((file.file.clone(), vectors.clone()));
-        Ok(vectors)
     }
 
     /// A chunk from the cache, or else read, parsed, checked and kept.

@@ -13,4 +13,4 @@ mod vectors;
 pub use engine::{Reply, Request};
 pub use link::Worker;
 pub use serve::serve;
-pub use vectors::{Vectors, VectorsState};
+pub use vectors::{Vectors, VectorsState, bytes_of, row_of};

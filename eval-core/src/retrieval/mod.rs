@@ -68,23 +68,38 @@ const QUERY_BLOCK: usize = 64;
 /// Items that one thread scores at a time: with 1,024 dimensions their rows fill 256 KiB.
 const ITEM_BLOCK: usize = 64;
 
+/// What comparing by `similarity` needs to know of the items: their lengths under cosine.
+fn lengths(items: &EmbeddingStore, similarity: Similarity) -> Result<Option<Vec<f64>>, Error> {
+    if similarity == Similarity::Dot {
+        return Ok(None);
+    }
+    let lengths = parallel::map(items.rows(), |row| kernel::length(&items.row(row)));
+    match lengths.iter().position(|&length| length == 0.0) {
+        Some(row) => Err(ErrorKind::ZeroVector { what: "item", row }.into()),
+        None => Ok(Some(lengths)),
+    }
+}
+
 impl Retriever {
     /// A retriever over `items`, `[items, dims]`.
     ///
     /// # Errors
     /// [`ErrorKind::ZeroVector`] under cosine.
     pub fn new(items: EmbeddingStore, similarity: Similarity) -> Result<Self, Error> {
-        let lengths = match similarity {
-            Similarity::Dot => None,
-            Similarity::Cosine => {
-                let lengths = parallel::map(items.rows(), |row| kernel::length(&items.row(row)));
-                if let Some(row) = lengths.iter().position(|&length| length == 0.0) {
-                    return Err(ErrorKind::ZeroVector { what: "item", row }.into());
-                }
-                Some(lengths)
-            }
-        };
+        let lengths = lengths(&items, similarity)?;
         Ok(Self { items, lengths })
+    }
+
+    /// Compares by another similarity from now on; the vectors stay where they are.
+    ///
+    /// # Errors
+    /// As [`Retriever::new`]; then nothing has changed.
+    pub fn set_similarity(&mut self, similarity: Similarity) -> Result<(), Error> {
+        let is_new = self.lengths.is_some() != (similarity == Similarity::Cosine);
+        if is_new {
+            self.lengths = lengths(&self.items, similarity)?;
+        }
+        Ok(())
     }
 
     /// The items' vectors.

@@ -10,14 +10,14 @@ use leptos::prelude::*;
 use super::outcome::{Place, differences, measures, places, standing};
 use super::settings::{Mask, chosen_checkpoint, cutoff, parameter, vector_place, with_vectors};
 use crate::address::{Page, Route};
-use crate::controls::Choice;
+use crate::controls::{Choice, vectors_view};
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::neighbours::neighbours;
 use crate::state::{Effect, Loaded, Memo, Signal, StoredValue};
 use crate::user::{Items, Profile, Record};
 use crate::users::shown::parameter::CHECKPOINT;
-use crate::worker::{Vectors, VectorsState};
+use crate::worker::{Vectors, VectorsState, bytes_of};
 
 /// Vectors of up to so many bytes are read without being asked for.
 const READ_UNASKED_BYTES: usize = 32 << 20;
@@ -135,7 +135,7 @@ fn Check(source: Source, record: Record, checkpoint: usize, items: Items) -> imp
         .checkpoints
         .get(checkpoint)
         .and_then(|found| Some(found.embeddings.as_ref()?.items.clone()));
-    let bytes = file.map_or(0, |file| file.rows.saturating_mul(file.dims).saturating_mul(2));
+    let bytes = file.as_ref().map_or(0, bytes_of);
     let read = {
         let source = source.clone();
         Callback::new(move |()| vectors.read(source.clone(), checkpoint))
@@ -151,6 +151,7 @@ fn Check(source: Source, record: Record, checkpoint: usize, items: Items) -> imp
         })
     };
     let items_masked = history.clone();
+    let similarity = source.manifest().similarity;
     let outcome = Loaded::new(move || {
         let (is_ready, vector, cutoff) = (state.get() == VectorsState::Ready, vector.get(), places_shown.get());
         let masked = mask.with(|mask| mask.items(&items_masked));
@@ -159,7 +160,7 @@ fn Check(source: Source, record: Record, checkpoint: usize, items: Items) -> imp
             let (Some(vector), Some(cutoff), true) = (vector, cutoff, is_ready) else {
                 return Ok(None);
             };
-            let (found, took_ms) = vectors.rank(&vector?, masked, targets, cutoff).await?;
+            let (found, took_ms) = vectors.rank(&vector?, masked, targets, cutoff, similarity).await?;
             Ok::<_, String>(Some(Outcome { found, took_ms, cutoff }))
         }
     });
@@ -210,33 +211,6 @@ async fn vector_of(source: &Source, checkpoint: usize, user: usize, profile: Pro
     let (file, range) = place.ok_or_else(|| format!("The report has no vector of the {}.", profile.name()))?;
     let part = source.part(&file.file, range).await;
     part.map_err(|error| error.to_string())
-}
-
-/// How far the vectors are.
-fn vectors_view(state: VectorsState, bytes: usize, read: Callback<()>) -> AnyView {
-    let megabytes = |bytes: usize| format!("{:.1} MB", bytes as f64 / 1e6);
-    match state {
-        VectorsState::Ready => ().into_any(),
-        VectorsState::Absent => view! {
-            <p>
-                <button type="button" on:click=move |_| read.run(())>{format!("Read the items' vectors ({})", megabytes(bytes))}</button>
-            </p>
-        }
-        .into_any(),
-        VectorsState::Coming { done, of } => view! {
-            <p class="faint">
-                <progress max=of.to_string() value=done.to_string() aria-label="Vectors that were read"></progress>
-                {format!(" {} of {} of vectors read", megabytes(done), megabytes(of))}
-            </p>
-        }
-        .into_any(),
-        VectorsState::Problem(problem) => view! {
-            <p class="problem" role="alert">
-                {problem}" "<button type="button" on:click=move |_| read.run(())>"Try again"</button>
-            </p>
-        }
-        .into_any(),
-    }
 }
 
 /// Which checkpoint, profile and number of places.

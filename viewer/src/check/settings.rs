@@ -7,6 +7,7 @@ use eval_core::report::{Embeddings, F16File, Found, Manifest};
 
 use crate::overview::best_checkpoint;
 use crate::user::Profile;
+use crate::worker::row_of;
 
 /// Names of the parameters.
 pub mod parameter {
@@ -138,9 +139,7 @@ pub fn vector_place(
         Profile::Generated(number) => (&embeddings.profiles, user.checked_mul(profiles_per_user)? + number),
         Profile::Reference => (embeddings.references.as_ref()?, user),
     };
-    let bytes = file.dims.checked_mul(2)?;
-    (row < file.rows).then_some(())?;
-    Some((file, row.checked_mul(bytes)?..(row + 1).checked_mul(bytes)?))
+    Some((file, row_of(file, row)?))
 }
 
 #[cfg(test)]

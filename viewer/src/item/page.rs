@@ -139,7 +139,7 @@ fn ranked_view(source: &Source, checkpoint: usize, item: u32, items: AllItems) -
     };
     let vectors = manifest.checkpoints[checkpoint].embeddings.as_ref();
     let near = match vectors {
-        Some(vectors) => near_view(source, vectors.items.clone(), item, items),
+        Some(vectors) => near_view(source, checkpoint, vectors.items.clone(), item, items),
         None => view! {
             <p class="faint">
                 "The report does not keep this checkpoint's vectors. It keeps those of the best and the last, and with --report_embeddings all."

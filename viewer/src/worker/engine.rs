@@ -18,8 +18,6 @@ pub enum Request {
         rows: usize,
         /// Values of a vector.
         dims: usize,
-        /// How they are compared.
-        similarity: Similarity,
     },
     /// The next bytes of the vectors come along: f16, little-endian.
     Part {
@@ -39,6 +37,8 @@ pub enum Request {
         targets: Vec<u32>,
         /// So many of the best items are wanted.
         places: Cutoff,
+        /// How vectors are compared.
+        similarity: Similarity,
     },
     /// Tests whether the means of two columns differ. They come along: all f64 of the first, little-endian, then those of the
     /// second.
@@ -89,7 +89,6 @@ pub struct Engine {
 struct Coming {
     reading: u32,
     parts: F16Parts,
-    similarity: Similarity,
 }
 
 impl Engine {
@@ -100,19 +99,10 @@ impl Engine {
 
     fn try_answer(&mut self, request: Request, bytes: &[u8]) -> Result<Reply, String> {
         match request {
-            Request::Begin {
-                reading,
-                rows,
-                dims,
-                similarity,
-            } => {
+            Request::Begin { reading, rows, dims } => {
                 self.items = None;
                 let parts = F16Parts::new(rows, dims);
-                self.coming = Some(Coming {
-                    reading,
-                    parts,
-                    similarity,
-                });
+                self.coming = Some(Coming { reading, parts });
                 Ok(Reply::Done)
             }
             Request::Part { reading } => {
@@ -121,7 +111,8 @@ impl Engine {
             }
             Request::End { reading } => {
                 self.coming(reading)?;
-                let whole = |coming: Coming| Retriever::new(coming.parts.finish()?, coming.similarity);
+                // Lengths are worked out by the first request that compares by cosine.
+                let whole = |coming: Coming| Retriever::new(coming.parts.finish()?, Similarity::Dot);
                 self.items = self.coming.take().map(whole).transpose().map_err(in_words)?;
                 Ok(Reply::Done)
             }
@@ -129,8 +120,10 @@ impl Engine {
                 masked,
                 targets,
                 places,
+                similarity,
             } => {
-                let items = self.items.as_ref().ok_or("The vectors are not there.")?;
+                let items = self.items.as_mut().ok_or("The vectors are not there.")?;
+                items.set_similarity(similarity).map_err(in_words)?;
                 let begun_ms = now_ms();
                 let found = rank(items, bytes, &masked, &targets, places).map_err(in_words)?;
                 Ok(Reply::Ranked {
@@ -224,7 +217,6 @@ mod tests {
             reading,
             rows: 3,
             dims: 2,
-            similarity: Similarity::Cosine,
         }
     }
 
@@ -233,6 +225,7 @@ mod tests {
             masked: masked.to_vec(),
             targets: vec![1],
             places: Cutoff::new(2).unwrap(),
+            similarity: Similarity::Cosine,
         }
     }
 
@@ -250,6 +243,18 @@ mod tests {
         };
         assert_eq!(found(engine.answer(rank(&[]), east)), (vec![0, 2], 3));
         assert_eq!(found(engine.answer(rank(&[0]), east)), (vec![2, 1], 2));
+        let by_dot = Request::Rank {
+            masked: Vec::new(),
+            targets: vec![1],
+            places: Cutoff::new(2).unwrap(),
+            similarity: Similarity::Dot,
+        };
+        assert_eq!(
+            found(engine.answer(by_dot, east)),
+            (vec![2, 0], 3),
+            "the longest is the first"
+        );
+        assert_eq!(found(engine.answer(rank(&[]), east)), (vec![0, 2], 3), "and back");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The items' vectors of a checkpoint, which the worker holds: those that were asked for last.
 
+use std::ops::Range;
+
 use eval_core::Cutoff;
 use eval_core::report::{F16File, Found};
+use eval_core::retrieval::Similarity;
 use leptos::task::spawn_local;
 use web_sys::js_sys::Uint8Array;
 
@@ -82,7 +85,6 @@ impl Vectors {
             reading,
             rows: file.rows,
             dims: file.dims,
-            similarity: source.manifest().similarity,
         };
         self.worker.ask(begin, None).await?;
         let mut pieces = source.pieces(&file.file).await.map_err(|error| error.to_string())?;
@@ -121,11 +123,13 @@ impl Vectors {
         masked: Vec<u32>,
         targets: Vec<u32>,
         places: Cutoff,
+        similarity: Similarity,
     ) -> Result<(Found, f64), String> {
         let request = Request::Rank {
             masked,
             targets,
             places,
+            similarity,
         };
         match self.worker.ask(request, Some(Uint8Array::from(vector))).await? {
             Reply::Ranked { found, took_ms } => Ok((found, took_ms)),
@@ -134,6 +138,30 @@ impl Vectors {
     }
 }
 
-fn bytes_of(file: &F16File) -> usize {
+/// Bytes of the vectors of a file.
+pub fn bytes_of(file: &F16File) -> usize {
     file.rows.saturating_mul(file.dims).saturating_mul(2)
+}
+
+/// Where in the file a row is.
+pub fn row_of(file: &F16File, row: usize) -> Option<Range<usize>> {
+    let bytes = file.dims.checked_mul(2)?;
+    (row < file.rows).then_some(())?;
+    Some(row.checked_mul(bytes)?..(row + 1).checked_mul(bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_lies_behind_those_before_it() {
+        let file = F16File {
+            file: "items.f16".into(),
+            rows: 8,
+            dims: 3,
+        };
+        assert_eq!((row_of(&file, 7), row_of(&file, 8)), (Some(42..48), None));
+        assert_eq!(bytes_of(&file), 48);
+    }
 }
