@@ -152,7 +152,7 @@ mod tests {
         );
     }
 
-    /// `tests/reference/cuda/try_decode.py` expects the same of the device.
+    /// A seed means these draws: they stay.
     #[test]
     fn known_draws_stay_what_they_are() {
         let logits: Vec<f32> = (0..256_000_u32)

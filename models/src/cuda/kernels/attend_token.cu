@@ -1,6 +1,6 @@
 // Attention of a step of decoding on tensor cores, for bf16 and heads of 64, 128 and 256.
 
-// As in decode.cu.
+// As in decode.cu beside this file.
 struct Slot {
     u32 prompt_start, prompt_len, own_start, count, user, sample, active, ended;
 };
