@@ -19,7 +19,7 @@ pub(super) struct Small {
     pub(super) vocabulary: u32,
 }
 
-pub(super) const SMALL: [Small; 3] = [
+pub(super) const SMALL: [Small; 4] = [
     Small {
         name: "gemma, one key head",
         config: r#"{"model_type": "gemma", "vocab_size": 301, "hidden_size": 56, "intermediate_size": 104,
@@ -33,6 +33,13 @@ pub(super) const SMALL: [Small; 3] = [
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu",
             "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 512}"#,
         vocabulary: 517,
+    },
+    Small {
+        name: "gemma, heads of 256",
+        config: r#"{"model_type": "gemma", "vocab_size": 211, "hidden_size": 64, "intermediate_size": 120,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 512}"#,
+        vocabulary: 211,
     },
     Small {
         name: "llama, heads of 128, tied",

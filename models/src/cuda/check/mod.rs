@@ -3,6 +3,7 @@
 mod catalogue;
 mod decoder;
 mod encoder;
+mod operations;
 mod shared;
 
 use std::path::Path;
@@ -64,6 +65,7 @@ pub fn check(gpu: &Gpu, seed: u64, report: &mut dyn FnMut(Check)) -> Result<(), 
 }
 
 fn check_in(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+    operations::check(gpu, seed, report)?;
     decoder::check(gpu, seed, folder, report)?;
     encoder::check(gpu, seed, folder, report)?;
     catalogue::check(gpu, seed, report)
