@@ -96,6 +96,51 @@ test("a run that still trains is followed, and silence is told", async () => {
   await close();
 });
 
+test("a run that goes on does not disturb who reads it", async () => {
+  const path = join(stage.folder, "many/runs/growing/manifest.json");
+  const before = await readFile(path, "utf8");
+  const { page, problems, close } = await stage.open("/any/base/#/growing/overview", { viewport: { width: 1280, height: 400 } });
+  try {
+    await page.locator(".small-multiples .chart").first().waitFor();
+    await page.getByText("All 2 settings").click();
+    await page.evaluate(() => {
+      window.kept = [...document.querySelectorAll("main .small-multiples .chart, main #metrics")];
+      window.scrollTo(0, 700);
+    });
+    const place = await page.evaluate(() => window.scrollY);
+    const chosen = async (run) => {
+      // As training does it: the checkpoint that was evaluated last is one more.
+      const changed = JSON.parse(before);
+      changed.run = run;
+      changed.checkpoints.push({ ...changed.checkpoints.at(-1), name: `after ${run}`, update: 99 });
+      await writeFile(path, JSON.stringify(changed));
+    };
+    await chosen("further");
+    await heading(page, "further").waitFor({ timeout: 15_000, state: "attached" });
+    assert.ok(await page.getByRole("option", { name: "after further, update 99" }).first().evaluate((option) => option.isConnected));
+    assert.ok(await page.evaluate(() => window.kept.length > 1 && window.kept.every((element) => element.isConnected)), "charts stay");
+    assert.equal(await page.evaluate(() => window.scrollY), place);
+    const more = page.getByRole("button", { name: "New results: show" });
+    assert.equal(await more.count(), 0, "the overview shows them");
+    await page.evaluate(() => (location.hash = "#/growing/users"));
+    await page.locator(".rows tbody a").first().waitFor();
+    await page.locator("#filter").fill("rank<=100");
+    await page.evaluate(() => (window.kept = document.querySelector(".rows tbody a")));
+    await chosen("even further");
+    await more.waitFor({ timeout: 15_000 });
+    assert.ok(await page.evaluate(() => window.kept.isConnected), "the table stays");
+    assert.equal(await page.getByRole("option", { name: "after even further, update 99" }).count(), 0);
+    await more.click();
+    await page.getByRole("option", { name: "after even further, update 99" }).first().waitFor({ state: "attached" });
+    assert.equal(await page.locator("#filter").inputValue(), "rank<=100", "with what it was set to");
+    await more.waitFor({ state: "detached" });
+    assert.deepEqual(problems, []);
+  } finally {
+    await writeFile(path, before);
+    await close();
+  }
+});
+
 test("the keyboard goes from page to page, and shows its keys", async () => {
   const { page, close } = await stage.open(report);
   await page.locator("table.metrics").first().waitFor();

@@ -20,7 +20,7 @@ use crate::map::MapPage;
 use crate::navigate::Navigator;
 use crate::overview::OverviewPage;
 use crate::palette::Palette;
-use crate::state::{Effect, Memo, RwSignal, StoredValue};
+use crate::state::{Effect, Memo, RwSignal, Signal, StoredValue};
 use crate::theme::Theme;
 use crate::user::UserPage;
 use crate::users::UsersPage;
@@ -57,7 +57,8 @@ pub fn App() -> impl IntoView {
     let shown = move || match reports.shown.get() {
         Shown::Loading => view! { <p class="faint" role="status">"Loading the report …"</p> }.into_any(),
         Shown::Problem(problem) => view! { <p class="problem" role="alert">{problem}</p> }.into_any(),
-        Shown::Report(source) => (move || page_view(&page.get(), source.clone())).into_any(),
+        // Another page is made of the report as it is by then.
+        Shown::Report(source) => (move || page_view(&page.get(), reports.displayed(&source), reports)).into_any(),
     };
     view! {
         <Header navigator reports page help content theme palette />
@@ -68,10 +69,13 @@ pub fn App() -> impl IntoView {
     }
 }
 
-/// A page of an open report.
-fn page_view(page: &Page, source: Source) -> AnyView {
+/// A page of an open report. The overview follows a report that goes on; a table that one reads stays as it is.
+fn page_view(page: &Page, source: Source, reports: Reports) -> AnyView {
     match page {
-        Page::Overview => view! { <OverviewPage source /> }.into_any(),
+        Page::Overview => {
+            let newest = Signal::derive(move || reports.newest.get().unwrap_or_else(|| source.clone()));
+            view! { <OverviewPage source=newest /> }.into_any()
+        }
         Page::Users => view! { <UsersPage source /> }.into_any(),
         Page::User(user) => view! { <UserPage source user=*user /> }.into_any(),
         Page::Items => view! { <ItemsPage source /> }.into_any(),
@@ -126,7 +130,7 @@ fn Header(
                 {link("Live check", Page::Check(0), |page| matches!(page, Page::Check(_)))}
             </nav>
             <div class="tools">
-                <Live reports />
+                <Live reports page />
                 <ThemeChoice theme />
                 <button type="button" aria-label="Commands" title="Commands (Ctrl K)" on:click=move |_| palette.show()>"⌘"</button>
                 <button type="button" aria-label="Keys" title="Keys (?)" on:click=move |_| show(help)>"?"</button>
@@ -170,10 +174,21 @@ fn RunChoice(navigator: Navigator, reports: Reports) -> impl IntoView {
     }
 }
 
-/// Whether the run is followed, and whether its host still answers.
+/// Whether the run is followed, whether there is more of it than the page shows, and whether its host still answers.
 #[component]
-fn Live(reports: Reports) -> impl IntoView {
-    move || {
+fn Live(reports: Reports, page: Memo<Page>) -> impl IntoView {
+    let more = move || {
+        let is_behind = reports.is_behind() && page.get() != Page::Overview;
+        is_behind.then(|| {
+            let tip = "The run went on since this page was made: make it anew";
+            view! {
+                <button type="button" class="live" title=tip data-command="Show new results" on:click=move |_| reports.take_newest()>
+                    "New results: show"
+                </button>
+            }
+        })
+    };
+    let live = move || {
         reports.is_live().then(|| match reports.silence.get() {
             None => view! { <span class="live" title="The report is read again every 5 seconds">"live"</span> }.into_any(),
             Some(problem) => {
@@ -181,7 +196,8 @@ fn Live(reports: Reports) -> impl IntoView {
                     .into_any()
             }
         })
-    }
+    };
+    (more, live)
 }
 
 #[component]

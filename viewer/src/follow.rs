@@ -32,6 +32,10 @@ pub struct Reports {
     pub runs: RwSignal<Option<Result<Runs, String>>>,
     /// What the page shows.
     pub shown: RwSignal<Shown>,
+    /// The report as it was read last, which may be newer than what the page shows.
+    pub newest: RwSignal<Option<Source>>,
+    /// The report that the page was made of.
+    displayed: RwSignal<Option<Source>>,
     /// Why a run that is followed could not be read the last time; what is shown is from before.
     pub silence: RwSignal<Option<String>>,
 }
@@ -42,6 +46,8 @@ impl Reports {
         let reports = Self {
             runs: RwSignal::new(None),
             shown: RwSignal::new(Shown::Loading),
+            newest: RwSignal::new(None),
+            displayed: RwSignal::new(None),
             silence: RwSignal::new(None),
         };
         let named = address::report_folder(&location().search().unwrap_or_default());
@@ -55,6 +61,26 @@ impl Reports {
     /// Whether the runs are followed.
     pub fn is_live(self) -> bool {
         self.runs.with(|runs| matches!(runs, Some(Ok(runs)) if runs.live))
+    }
+
+    /// The report that a page is to be made of now, `source` or what it has become; not tracked.
+    pub fn displayed(self, source: &Source) -> Source {
+        let newest = self.newest.get_untracked().unwrap_or_else(|| source.clone());
+        self.displayed.set(Some(newest.clone()));
+        newest
+    }
+
+    /// Whether the page was made of an earlier report; tracked.
+    pub fn is_behind(self) -> bool {
+        let newest = self.newest.get();
+        newest.is_some() && self.displayed.get() != newest
+    }
+
+    /// Makes the page anew of the report as it is now.
+    pub fn take_newest(self) {
+        if let Some(newest) = self.newest.get_untracked() {
+            self.shown.set(Shown::Report(newest));
+        }
     }
 
     /// The folder of the run that the route names, or why there is none; `None` while the list is read.
@@ -71,6 +97,7 @@ impl Reports {
 
     fn open(self, place: Memo<Option<Result<RunPlace, String>>>) {
         self.silence.set(None);
+        self.newest.set(None);
         match place.get() {
             None => self.shown.set(Shown::Loading),
             Some(Err(problem)) => self.shown.set(Shown::Problem(problem)),
@@ -80,7 +107,7 @@ impl Reports {
                     let opened = Source::open(&run.path).await;
                     // Another run may have been chosen meanwhile.
                     if place.get_untracked() == Some(Ok(run)) {
-                        self.shown.set(found(opened));
+                        self.open_found(opened);
                     }
                 });
             }
@@ -108,36 +135,53 @@ impl Reports {
         }
     }
 
+    fn open_found(self, opened: Result<Source, LoadError>) {
+        match opened {
+            Ok(source) => {
+                self.newest.set(Some(source.clone()));
+                self.shown.set(Shown::Report(source));
+            }
+            Err(error) => self.shown.set(Shown::Problem(error.to_string())),
+        }
+    }
+
+    /// A report that went on is the newest from then on: the overview follows it, and other pages stay as they are read, until one
+    /// goes to another page or asks for what is new.
     async fn look_again(self, run: RunPlace, place: Memo<Option<Result<RunPlace, String>>>) {
-        let (changed, silence) = match self.shown.get_untracked() {
+        let is_still = || place.get_untracked() == Some(Ok(run.clone()));
+        let silence = match self.shown.get_untracked() {
             Shown::Loading => return,
-            Shown::Report(source) => match source.reopened().await {
-                Ok(changed) => (changed.map(Shown::Report), None),
-                Err(error) => (None, Some(error.to_string())),
-            },
-            Shown::Problem(before) => match Source::open(&run.path).await {
-                Ok(source) => (Some(Shown::Report(source)), None),
-                Err(error) => (
-                    (error.to_string() != before).then(|| Shown::Problem(error.to_string())),
-                    None,
-                ),
-            },
+            Shown::Report(source) => {
+                let source = self.newest.get_untracked().unwrap_or(source);
+                let reopened = source.reopened().await;
+                if !is_still() {
+                    return;
+                }
+                match reopened {
+                    Ok(None) => None,
+                    Ok(newer) => {
+                        self.newest.set(newer);
+                        None
+                    }
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+            Shown::Problem(before) => {
+                let opened = Source::open(&run.path).await;
+                if !is_still() {
+                    return;
+                }
+                if opened
+                    .as_ref()
+                    .map_or_else(|error| error.to_string() != before, |_| true)
+                {
+                    self.open_found(opened);
+                }
+                None
+            }
         };
-        if place.get_untracked() != Some(Ok(run)) {
-            return;
-        }
-        if let Some(changed) = changed {
-            self.shown.set(changed);
-        }
         if self.silence.get_untracked() != silence {
             self.silence.set(silence);
         }
-    }
-}
-
-fn found(opened: Result<Source, LoadError>) -> Shown {
-    match opened {
-        Ok(source) => Shown::Report(source),
-        Err(error) => Shown::Problem(error.to_string()),
     }
 }

@@ -6,6 +6,7 @@ mod demo;
 mod large_report;
 mod layout;
 mod process;
+mod screenshots;
 mod site;
 mod toolchain;
 
@@ -42,9 +43,25 @@ enum Task {
     /// Build langptune with the viewer inside, as it is given away; prints the program.
     #[command(after_help = "Example:\n  \"$(cargo xtask bundle)\" view demo/run")]
     Bundle,
+    /// Take pictures of the viewer's pages, light and dark, wide and narrow.
+    #[command(after_help = "Example:\n  cargo xtask screenshots --out pictures --report demo/run/report --docs")]
+    Screenshots(ScreenshotArgs),
     /// Write a made-up report as large as the viewer must bear, to try and to time the viewer on it.
     #[command(after_help = "Example:\n  cargo xtask large-report --out large")]
     LargeReport(LargeReportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ScreenshotArgs {
+    /// Folder for the pictures.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A run's folder `report`; a small one of the tests without it.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Put those that the documentation shows into docs/images.
+    #[arg(long)]
+    docs: bool,
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +121,9 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Setup => checks::set_up(&layout),
         Task::Viewer => site::print_built(&layout),
         Task::Bundle => bundle::print_built(&layout),
+        Task::Screenshots(ScreenshotArgs { out, report, docs }) => {
+            screenshots::take(&layout, &out, report.as_deref(), docs)
+        }
         Task::LargeReport(arguments) => {
             let LargeReportArgs {
                 out,

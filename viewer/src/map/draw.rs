@@ -68,7 +68,10 @@ impl Picture {
 
     /// Draws the points of these kinds. `density` is how many pixels of the picture one of the window's is.
     pub fn draw(&mut self, points: &Points, kinds: &[Kind], window: &Window, density: f64, is_dark: bool) {
-        let radius = density * (1.6 * window.camera.zoom.powf(0.3)).clamp(1.2, 6.0);
+        let count: usize = kinds.iter().map(|&kind| points.layer(kind).points.len()).sum();
+        // Few points may be larger: 1.6 pixels are for 100,000.
+        let growth = (100_000.0 / count.max(1) as f64).powf(0.1).clamp(1.0, 1.75);
+        let radius = density * (1.6 * growth * window.camera.zoom.powf(0.3)).clamp(1.2, 6.0);
         for kind in Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)) {
             let layer = points.layer(kind);
             let covered = kind.shape().pixels(radius * kind.shape().growth());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use eval_core::metrics::Metric;
-use eval_core::report::{Curve, Curves, Manifest};
+use eval_core::report::{Checkpoint, Curves, Manifest};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
@@ -16,7 +16,7 @@ use super::{
 use crate::chart::{self, AnyDrawing, Chart, LineChart};
 use crate::load::Source;
 use crate::navigate::Navigator;
-use crate::state::{Effect, Loaded, Memo, RwSignal};
+use crate::state::{Effect, Loaded, Memo, RwSignal, Signal};
 
 /// So many result files are read without being asked for.
 const READ_UNASKED: usize = 20;
@@ -30,42 +30,41 @@ const SMOOTHING: f64 = 0.6;
 /// What was run, how good it is, and how it came to be.
 #[component]
 pub(crate) fn OverviewPage(
-    /// The report.
-    source: Source,
+    /// The report, which may go on.
+    source: Signal<Source>,
 ) -> impl IntoView {
     let navigator = expect_context::<Navigator>();
     let named = navigator.parameter("checkpoint");
-    let chosen = {
-        let source = source.clone();
-        Memo::new(move |_| chosen_checkpoint(source.manifest(), named.get().as_deref()))
-    };
-    let manifest = source.manifest();
-    let has_metrics = !all_metrics(manifest).is_empty();
-    let has_checkpoints = !manifest.checkpoints.is_empty();
-    let curves = manifest.curves.clone();
-    let [of_choice, of_tables, of_lines, of_ranks] = std::array::from_fn(|_| source.clone());
+    let chosen = Memo::new(move |_| source.with(|source| chosen_checkpoint(source.manifest(), named.get().as_deref())));
+    let run = Memo::new(move |_| source.with(|source| source.manifest().run.clone()));
+    let has_checkpoints = Memo::new(move |_| source.with(|source| !source.manifest().checkpoints.is_empty()));
+    let has_metrics = Memo::new(move |_| source.with(|source| !all_metrics(source.manifest()).is_empty()));
+    let curves = Memo::new(move |_| source.with(|source| source.manifest().curves.clone()));
     view! {
         <section aria-labelledby="run">
-            <h2 id="run" dir="auto">{manifest.run.clone()}</h2>
-            {facts_view(manifest)}
+            <h2 id="run" dir="auto">{move || run.get()}</h2>
+            {move || source.with(|source| facts_view(source.manifest()))}
         </section>
         <section aria-labelledby="metrics">
             <div class="section-head">
                 <h2 id="metrics">"Metrics"</h2>
-                {has_checkpoints.then(|| view! { <CheckpointChoice source=of_choice chosen /> })}
+                {move || has_checkpoints.get().then(|| view! { <CheckpointChoice source chosen /> })}
             </div>
-            {(!has_checkpoints).then(|| view! {
+            {move || (!has_checkpoints.get()).then(|| view! {
                 <p class="faint">"No checkpoint was evaluated yet. Training writes the first before it begins, unless evaluation is off."</p>
             })}
             <p class="faint explained">
                 "Mean over users, 95 % bootstrap interval, and the generated profiles less the row, with the p-value of a paired \
                  randomisation test: green is better and red worse with p < 0.05."
             </p>
-            {move || tables(of_tables.manifest(), chosen.get()).into_iter().map(metric_table).collect_view()}
+            {move || {
+                let tables = source.with(|source| tables(source.manifest(), chosen.get()));
+                tables.into_iter().map(metric_table).collect_view()
+            }}
         </section>
-        {(has_metrics && has_checkpoints).then(|| view! { <LearningCurve source=of_lines /> })}
-        {move || chosen.get().map(|checkpoint| view! { <RankHistogram source=of_ranks.clone() checkpoint /> })}
-        {curves.map(|file| view! { <TrainingCurves source file /> })}
+        {move || (has_metrics.get() && has_checkpoints.get()).then(|| view! { <LearningCurve source /> })}
+        {move || chosen.get().map(|checkpoint| view! { <RankHistogram source=source.get_untracked() checkpoint /> })}
+        {move || curves.get().map(|file| view! { <TrainingCurves source file /> })}
     }
 }
 
@@ -91,31 +90,32 @@ fn facts_view(manifest: &Manifest) -> AnyView {
 
 /// Which checkpoint the tables are about.
 #[component]
-fn CheckpointChoice(source: Source, chosen: Memo<Option<usize>>) -> impl IntoView {
+fn CheckpointChoice(source: Signal<Source>, chosen: Memo<Option<usize>>) -> impl IntoView {
     let navigator = expect_context::<Navigator>();
     let named = navigator.parameter("checkpoint");
-    let best = best_checkpoint(source.manifest());
-    let options: Vec<_> = source
-        .manifest()
-        .checkpoints
-        .iter()
-        .enumerate()
-        .map(|(place, checkpoint)| {
+    let options = move || {
+        let source = source.get();
+        let best = best_checkpoint(source.manifest());
+        let checkpoints = source.manifest().checkpoints.iter().enumerate();
+        let option = |(place, checkpoint): (usize, &Checkpoint)| {
             let remark = if best == Some(place) { " (best)" } else { "" };
             let label = format!("{}, update {}{remark}", checkpoint.name, checkpoint.update);
             view! {
                 <option value=checkpoint.name.clone() prop:selected=move || chosen.get() == Some(place)>{label}</option>
             }
-        })
-        .collect();
+        };
+        checkpoints.map(option).collect_view()
+    };
     let missing = move || {
         let named = named.get()?;
-        let known = source
-            .manifest()
-            .checkpoints
-            .iter()
-            .any(|checkpoint| checkpoint.name == named);
-        (!known).then(|| {
+        let is_known = |source: &Source| {
+            source
+                .manifest()
+                .checkpoints
+                .iter()
+                .any(|checkpoint| checkpoint.name == named)
+        };
+        (!source.with(is_known)).then(|| {
             view! { <p class="problem" role="alert">{format!("This report has no checkpoint “{named}”: the best is shown.")}</p> }
         })
     };
@@ -179,27 +179,24 @@ fn metric_cell(cell: Option<Cell>) -> AnyView {
 
 /// A metric by update.
 #[component]
-fn LearningCurve(source: Source) -> impl IntoView {
+fn LearningCurve(source: Signal<Source>) -> impl IntoView {
     let navigator = expect_context::<Navigator>();
     let named = navigator.parameter("metric");
-    let metrics = all_metrics(source.manifest());
-    let leading = leading_metric(source.manifest());
-    let metric = {
-        let metrics = metrics.clone();
-        let named = move || named.get()?.parse::<Metric>().ok();
-        Memo::new(move |_| named().filter(|named| metrics.contains(named)).or(leading))
-    };
-    let of_table = source.clone();
+    let metrics = Memo::new(move |_| source.with(|source| all_metrics(source.manifest())));
+    let metric = Memo::new(move |_| {
+        let named = named.get().and_then(|named| named.parse::<Metric>().ok());
+        let named = named.filter(|named| metrics.with(|metrics| metrics.contains(named)));
+        named.or_else(|| source.with(|source| leading_metric(source.manifest())))
+    });
     let drawing = Memo::new_with_compare(
         move |_| {
-            let lines = metric
-                .get()
-                .map_or_else(Vec::new, |metric| metric_lines(source.manifest(), metric));
+            let lines = |metric| source.with(|source| metric_lines(source.manifest(), metric));
+            let lines = metric.get().map_or_else(Vec::new, lines);
             Arc::new(LineChart::new("update", lines, |value| format!("{value:.4}"))) as AnyDrawing
         },
         |_, _| true,
     );
-    let option = |known: Metric| {
+    let option = move |known: Metric| {
         let name = known.to_string();
         view! { <option value=name.clone() prop:selected=move || metric.get() == Some(known)>{name.clone()}</option> }
     };
@@ -210,14 +207,14 @@ fn LearningCurve(source: Source) -> impl IntoView {
                 <label>
                     "Metric "
                     <select on:change=move |event| navigator.set("metric", Some(&event_target_value(&event)))>
-                        {metrics.into_iter().map(option).collect_view()}
+                        {move || metrics.get().into_iter().map(option).collect_view()}
                     </select>
                 </label>
             </div>
             <Chart title="Mean over users with 95 % interval, by update" drawing=drawing height=280.0 />
             <details>
                 <summary>"The same as a table"</summary>
-                {move || metric.get().map(|metric| line_table(of_table.manifest(), metric))}
+                {move || metric.get().map(|metric| source.with(|source| line_table(source.manifest(), metric)))}
             </details>
         </section>
     }
@@ -331,52 +328,62 @@ async fn read_ranks(
 
 /// What training logged, small charts side by side.
 #[component]
-fn TrainingCurves(source: Source, file: String) -> impl IntoView {
+fn TrainingCurves(source: Signal<Source>, file: String) -> impl IntoView {
     let read = Loaded::new(move || {
-        let (source, file) = (source.clone(), file.clone());
+        let (source, file) = (source.get(), file.clone());
         async move {
             let curves = source.json::<Curves>(&file).await.map_err(|error| error.to_string())?;
             curves.check().map_err(|error| format!("{file}: {error}"))?;
-            Ok::<_, String>(curves)
+            Ok::<_, String>(Arc::new(curves))
         }
     });
+    let problem = Memo::new(move |_| read.get().and_then(Result::err));
+    // Of a file that cannot be read any more the last curves stay.
+    let curves = Memo::new(move |before: Option<&Option<Arc<Curves>>>| {
+        let read = read.get().and_then(Result::ok);
+        read.or_else(|| before.cloned().flatten())
+    });
+    let is_there = Memo::new(move |_| curves.with(Option::is_some));
     view! {
         <section aria-labelledby="training">
-            {move || match read.get() {
-                None => view! { <h2 id="training">"Training"</h2><p class="faint">"Reading the curves …"</p> }.into_any(),
-                Some(Ok(curves)) => view! { <CurveGrid curves=curves.curves /> }.into_any(),
-                Some(Err(problem)) => view! {
-                    <h2 id="training">"Training"</h2>
-                    <p class="problem" role="alert">{problem}</p>
-                }
-                .into_any(),
+            {move || match is_there.get() {
+                false => view! { <h2 id="training">"Training"</h2> }.into_any(),
+                true => view! { <CurveGrid curves /> }.into_any(),
             }}
+            {move || (!is_there.get() && problem.with(Option::is_none)).then(|| view! { <p class="faint">"Reading the curves …"</p> })}
+            {move || problem.get().map(|problem| view! { <p class="problem" role="alert">{problem}</p> })}
         </section>
     }
 }
 
 #[component]
-fn CurveGrid(curves: Vec<Curve>) -> impl IntoView {
+fn CurveGrid(curves: Memo<Option<Arc<Curves>>>) -> impl IntoView {
     let navigator = expect_context::<Navigator>();
     let said = navigator.parameter("smoothing");
     let weight = Memo::new(move |_| {
         let said = said.get().and_then(|said| said.parse::<f64>().ok());
         said.filter(|weight| (0.0..1.0).contains(weight)).unwrap_or(SMOOTHING)
     });
-    let small = |curve: Curve| {
-        let title = curve.name.clone();
+    // A chart stays, with what it is zoomed to, while its curve grows.
+    let names = Memo::new(move |_| {
+        curves.with(|curves| {
+            let curves = curves.iter().flat_map(|curves| &curves.curves);
+            curves.map(|curve| curve.name.clone()).collect::<Vec<_>>()
+        })
+    });
+    let small = move |name: String| {
+        let title = name.clone();
         let drawing = Memo::new_with_compare(
             move |_| {
-                let lines = training_lines(&curve, weight.get());
+                let own =
+                    curves.with(|curves| curves.as_ref()?.curves.iter().find(|curve| curve.name == name).cloned());
+                let lines = own.map_or_else(Vec::new, |curve| training_lines(&curve, weight.get()));
                 Arc::new(LineChart::new("update", lines, chart::number)) as AnyDrawing
             },
             |_, _| true,
         );
         view! { <Chart title=title drawing=drawing height=170.0 /> }
     };
-    let empty = curves
-        .is_empty()
-        .then(|| view! { <p class="faint">"Nothing was logged yet."</p> });
     view! {
         <div class="section-head">
             <h2 id="training">"Training"</h2>
@@ -393,7 +400,7 @@ fn CurveGrid(curves: Vec<Curve>) -> impl IntoView {
                 <output>{move || format!("{:.2}", weight.get())}</output>
             </label>
         </div>
-        {empty}
-        <div class="small-multiples">{curves.into_iter().map(small).collect_view()}</div>
+        {move || names.with(Vec::is_empty).then(|| view! { <p class="faint">"Nothing was logged yet."</p> })}
+        <div class="small-multiples">{move || names.get().into_iter().map(small).collect_view()}</div>
     }
 }

@@ -12,7 +12,7 @@ use web_sys::{Element, HtmlElement};
 
 use super::{Action, Choices, Entry, pages};
 use crate::address::{Page, Route};
-use crate::follow::{Reports, Shown};
+use crate::follow::Reports;
 use crate::load::Source;
 use crate::navigate::Navigator;
 use crate::state::{Effect, Memo, RwSignal, StoredValue};
@@ -50,10 +50,7 @@ pub fn Palette(
         if is_open.get() {
             typed.set(String::new());
             active.set(0);
-            let source = match reports.shown.get_untracked() {
-                Shown::Report(source) => Some(source),
-                _ => None,
-            };
+            let source = reports.newest.get_untracked();
             choices.update(|choices| {
                 choices.entries = entries(reports, source.as_ref());
                 choices.users = source.as_ref().map_or(0, |source| source.manifest().users.count);
