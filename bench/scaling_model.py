@@ -17,10 +17,10 @@ GPUS_OF_HOST, BUCKET = 8, 64 << 20
 # alone, and what collecting and spreading parts adds to it (a step over NCCL with one rank, less a step alone).
 MODELS = {
     "Gemma-2B, adapters of rank 1024": dict(
-        trained=1_519_386_624, rollouts=1.649, scores=4 * 0.1728, training=4.831, step=0.0164, parts=0.0440 - 0.0164, steps=4
+        trained=1_519_386_624, rollouts=1.655, scores=4 * 0.1745, training=4.732, step=0.0164, parts=0.0400 - 0.0164, steps=4
     ),
     "Llama-3-8B, last 4 blocks and head": dict(
-        trained=1_397_796_864, rollouts=None, scores=None, training=4 * 16 * 0.0321, step=0.0143, parts=0.0377 - 0.0143, steps=4
+        trained=1_397_796_864, rollouts=None, scores=None, training=4 * 16 * 0.0321, step=0.0143, parts=0.0342 - 0.0143, steps=4
     ),
 }
 

@@ -383,12 +383,17 @@ fn from_the_first_step_of(batches: &[Vec<u32>], adam: AdamConfig, dataset: &Path
 
 /// A run that goes on until it is stopped.
 fn endless(world: usize, dataset: &Path, run: &Path) -> Child {
+    endless_with(world, dataset, run, &[])
+}
+
+fn endless_with(world: usize, dataset: &Path, run: &Path, more: &[(&str, &str)]) -> Child {
     let settings = [
         ("--profiles", "none"),
         ("--num_emb_updates", "1000000"),
         ("--print_sample_output_freq", "1000000"),
         ("--run_eval", "false"),
     ];
+    let settings = [&settings[..], more].concat();
     let child = launch(world, 8, 12, [dataset, run], &settings).spawn().unwrap();
     let metrics = run.join("metrics.jsonl");
     let until = Instant::now() + Duration::from_secs(120);
@@ -438,6 +443,88 @@ fn killing_one_rank_ends_the_run_with_its_name() {
             said.contains(&format!("rank {gone} was the first to end: signal: 9")),
             "{said}"
         );
+    }
+}
+
+#[test]
+fn a_signal_to_any_one_rank_ends_all_with_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let run = folder.path().join("run");
+    let launcher = endless(3, &dataset, &run);
+    signal("-TERM", &ranks(&launcher)["1"]);
+    let output = launcher.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("interrupted, with checkpoint") && !said.contains("failed:"),
+        "{said}"
+    );
+    assert!(fs::read_dir(run.join("checkpoints")).unwrap().count() >= 2, "{said}");
+}
+
+#[test]
+#[ignore = "long: half a minute, until the launcher ends what does not end by itself"]
+fn the_watchdog_ends_a_run_whose_rank_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let launcher = endless_with(3, &dataset, &folder.path().join("run"), &[("--watchdog_secs", "4")]);
+    let started = Instant::now();
+    signal("-STOP", &ranks(&launcher)["1"]);
+    let output = launcher.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Sooner than a rank that gives no sign of life is missed, which takes 30 s.
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    // It was stopped before a collective or in the midst of one.
+    let named = ["rank 1 failed: it has not come to", "rank 1 failed: it has been in"];
+    assert!(named.iter().any(|named| said.contains(named)), "{said}");
+    assert!(said.contains("(watchdog)"), "{said}");
+}
+
+/// Rank `rank` of two, by the variables of Open MPI's mpirun.
+fn by_mpirun(rank: usize, port: u16, [dataset, run]: [&Path; 2], more: &[(&str, &str)]) -> Child {
+    let settings = [&[("--profiles", "none"), ("--num_emb_updates", "2")][..], more].concat();
+    let mut command = launch(1, 8, 8, [dataset, run], &settings);
+    command
+        .env("OMPI_COMM_WORLD_RANK", rank.to_string())
+        .env("OMPI_COMM_WORLD_SIZE", "2")
+        .env("OMPI_COMM_WORLD_LOCAL_RANK", rank.to_string())
+        .env("OMPI_COMM_WORLD_LOCAL_SIZE", "2")
+        .env("MASTER_PORT", port.to_string())
+        .env("LANGPTUNE_SECRET", "the secret of this test")
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn processes_that_mpirun_started_train_together_and_refuse_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let differs = "its settings differ from rank 0's";
+    let cases = [
+        (("--seed", "555134"), None),
+        (("--seed", "7"), Some(differs)),
+        (("--shard_optimizer", "false"), Some(differs)),
+    ];
+    for (case, (more, refusal)) in cases.into_iter().enumerate() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let run = folder.path().join(format!("run-{case}"));
+        let both = [
+            by_mpirun(0, port, [&dataset, &run], &[]),
+            by_mpirun(1, port, [&dataset, &run], &[more]),
+        ];
+        for child in both {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), refusal.is_none(), "{said}");
+            assert!(said.contains(refusal.unwrap_or_default()), "{said}");
+        }
+        assert_eq!(run.join("checkpoints/update-000002").is_dir(), refusal.is_none());
     }
 }
 

@@ -375,7 +375,7 @@ fn steps(
 }
 
 /// The embedder of the published runs, mxbai-embed-large-v1: a BERT-large.
-fn embedder_plan() -> EncoderPlan {
+pub fn embedder_plan() -> EncoderPlan {
     EncoderPlan {
         vocabulary: 30_522,
         hidden: 1024,

@@ -144,7 +144,9 @@ fn on_processor(comm: &mut dyn Communicator, updates: usize, sharing: Sharing) -
 
 #[cfg(feature = "engine")]
 fn on_gpu(comm: &mut dyn Communicator, device: Device, updates: usize, sharing: Sharing) -> anyhow::Result<Outcome> {
-    use models::cuda::{CudaDecoder, CudaDecoderOptions, Element, Shapes};
+    use models::cuda::{
+        CudaDecoder, CudaDecoderOptions, CudaEncoder, CudaEncoderOptions, Element, Shapes, embedder_plan,
+    };
     let gpu = train::gpu(train::own_device(device, comm.local_rank()))?;
     let options = CudaDecoderOptions {
         gpu: gpu.clone(),
@@ -153,9 +155,16 @@ fn on_gpu(comm: &mut dyn Communicator, device: Device, updates: usize, sharing: 
         seed: 3,
     };
     let mut lm = CudaDecoder::random(Shapes::Gemma2b.plan(), &options)?;
+    let options = CudaEncoderOptions {
+        gpu: gpu.clone(),
+        element: Element::Bf16,
+        pooling: None,
+        train: true,
+    };
+    let mut embedder = CudaEncoder::random(embedder_plan(), &options)?;
     let load = Load { updates, ..GEMMA };
     let memory = || gpu.memory().map_or(0, |(free, all)| (all - free) as u64);
-    let timed = time_updates(comm, &mut lm, None, load, sharing, &memory)?;
+    let timed = time_updates(comm, &mut lm, Some(&mut embedder), load, sharing, &memory)?;
     Ok((Shapes::Gemma2b.name(), load, timed))
 }
 

@@ -427,6 +427,17 @@ impl Control {
             .next()
     }
 
+    /// The peer that has been silent for longest, and how long.
+    fn quietest(&self, state: &State) -> Option<(usize, Duration)> {
+        let others = state
+            .peers
+            .iter()
+            .filter(|&(&rank, peer)| rank != self.rank && !peer.left);
+        others
+            .map(|(&rank, peer)| (rank, peer.heard.elapsed()))
+            .max_by_key(|&(_, silence)| silence)
+    }
+
     /// Who holds up a collective that has lasted longer than the watchdog allows: a rank that has not come to it, else one
     /// that is still in it.
     fn overdue(&self, state: &State) -> Option<(usize, String)> {
@@ -455,10 +466,23 @@ impl Control {
                     "it has not come to {operation} {number}, where rank {waiter} has waited for {seconds} s (watchdog)"
                 ),
             ),
-            None => (
-                waiter,
-                format!("it has been in {operation} {number} for {seconds} s, though all have come (watchdog)"),
-            ),
+            // Whoever has stopped in the midst of it gives no sign of life either.
+            None => match self
+                .quietest(state)
+                .filter(|(_, silence)| *silence > 3 * self.options.heartbeat)
+            {
+                Some((rank, silence)) => (
+                    rank,
+                    format!(
+                        "it has been in {operation} {number} for {seconds} s and gave no sign of life for {} s (watchdog)",
+                        silence.as_secs()
+                    ),
+                ),
+                None => (
+                    waiter,
+                    format!("it has been in {operation} {number} for {seconds} s, though all have come (watchdog)"),
+                ),
+            },
         })
     }
 }
