@@ -140,6 +140,7 @@ fn assert_same_training(ways: &[(usize, &str)], dataset: &Path, folder: &Path, m
         if world > 1 {
             assert_kept(&said, if sharded == "true" { world } else { 1 });
         }
+        assert_pace(run, world);
     }
     let alone = &runs[0];
     for run in &runs[1..] {
@@ -189,6 +190,36 @@ fn assert_kept(said: &str, shares: usize) {
         all > 1000 && kept >= all / shares && kept <= all / shares + 200,
         "{line:?}"
     );
+}
+
+/// Every update of several processes must say what they lose to each other and how fast they are; one process alone loses nothing.
+fn assert_pace(run: &Path, world: usize) {
+    let lines = lines(&run.join("metrics.jsonl"));
+    let of = |name: &str| -> Vec<f64> { lines.iter().filter_map(|line| line[name].as_f64()).collect() };
+    let updates = if world > 1 { 6 } else { 0 };
+    for name in ["idle_share", "idle_share_max", "communication_share"] {
+        let shares = of(&format!("distributed/{name}"));
+        assert_eq!(shares.len(), updates, "{name}");
+        assert!(
+            shares.iter().all(|share| (0.0..=1.0).contains(share)),
+            "{name}: {shares:?}"
+        );
+    }
+    for name in ["tokens_per_second", "tokens_per_second_rank", "peak_memory_bytes"] {
+        let values = of(&format!("distributed/{name}"));
+        assert!(
+            values.len() == updates && values.iter().all(|&value| value > 0.0),
+            "{name}: {values:?}"
+        );
+    }
+    let events = fs::read_dir(run.join("events")).unwrap();
+    let described = events
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .any(|bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            text.contains(&format!("rank {}: host", world - 1)) && text.contains("collectives over TCP")
+        });
+    assert_eq!(described, world > 1);
 }
 
 /// What a checkpoint holds of a model's optimizer.
@@ -681,6 +712,55 @@ fn copy_folder(from: &Path, into: &Path) {
 }
 
 #[test]
+fn launchers_of_two_hosts_make_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let settings = [
+        ("--profiles", "none"),
+        ("--num_emb_updates", "3"),
+        ("--shard_optimizer", "true"),
+    ];
+    let [one, two] = ["one-host", "two-hosts"].map(|name| folder.path().join(name));
+    done(launch(4, 8, 8, [&dataset, &one], &settings));
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let hosts = [0, 1].map(|host: u8| {
+        // The words after the two dashes are those of four processes.
+        let words = launch(4, 8, 8, [&dataset, &two], &settings);
+        let words = words.get_args().skip_while(|word| *word != "train");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
+        command
+            .args([
+                "launch",
+                "--nproc",
+                "2",
+                "--hosts",
+                "2",
+                "--host-rank",
+                &host.to_string(),
+                "--",
+            ])
+            .args(words)
+            .env("RAYON_NUM_THREADS", "1")
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", port.to_string())
+            .env("LANGPTUNE_SECRET", "the secret of this test")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    });
+    for host in hosts {
+        let output = host.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let at_end = |run: &Path| weights(run, "update-000003", "embedder");
+    assert_eq!(at_end(&one), at_end(&two));
+}
+
+#[test]
 fn updates_are_timed_alone_and_as_ranks() {
     let timed = |ranks: u64, words: &[&str]| -> Value {
         let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
@@ -719,6 +799,28 @@ fn what_cannot_be_launched_is_a_mistake_in_the_command_line() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("only `train` runs in several processes"), "{said}");
+
+    for (options, expected) in [
+        (
+            &["--max-restarts", "1"][..],
+            "--max-restarts goes on with the run that the command names: give it --output",
+        ),
+        (
+            &["--hosts", "2", "--host-rank", "2"],
+            "--host-rank is 2, expected 0 to 1",
+        ),
+        (&["--hosts", "2"], "on several hosts MASTER_ADDR must be set"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
+        command
+            .args(["launch", "--nproc", "2"])
+            .args(options)
+            .args(["--", "train"]);
+        let output = command.env_remove("MASTER_ADDR").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
 
     let mut wrong = Command::new(env!("CARGO_BIN_EXE_langptune"));
     let output = wrong

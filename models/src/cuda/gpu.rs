@@ -142,6 +142,15 @@ impl Gpu {
             }
         }
         let open = driver("opening the GPU");
+        let count = CudaContext::device_count().map_err(&open)?;
+        if ordinal as i64 >= i64::from(count) {
+            return Err(ModelError::Gpu {
+                what: format!("GPU {ordinal}"),
+                message: format!(
+                    "this process sees {count}, counted from 0; start as many processes a host, or name one with --device cuda:N"
+                ),
+            });
+        }
         let context = CudaContext::new(ordinal).map_err(&open)?;
         let attribute = |of| context.attribute(of).map_err(&open);
         use sys::CUdevice_attribute as Of;

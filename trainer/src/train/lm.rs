@@ -6,9 +6,9 @@ use eval_core::TargetRanks;
 use models::{PackedBatch, Policy, Scores, Trunk};
 
 use super::deal::Deal;
+use super::devices::own_device;
 use super::loss::{Pair, pair_loss};
 use super::pace::Pace;
-use super::setup::own_device;
 use super::trace::{TracedResponse, TracedUpdate, TracedUser};
 use super::{Trainer, item_texts, query, requests, shard, share};
 use crate::TrainError;

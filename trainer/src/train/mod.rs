@@ -2,6 +2,7 @@
 
 mod alternate;
 pub mod deal;
+mod devices;
 mod embedder;
 mod evaluate;
 mod identity;
@@ -32,20 +33,18 @@ use crate::log::Logger;
 use crate::report::ReportWriter;
 use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
 use deal::Deal;
+#[cfg(feature = "engine")]
+pub use devices::gpu;
+pub use devices::{Sharing, device, join_devices};
+#[cfg(feature = "engine")]
+pub(crate) use devices::{element, own_device};
 pub(crate) use evaluate::reference_rows;
 pub use identity::identity;
 use order::EpochOrder;
 use pace::Pace;
 pub(crate) use pace::peak_memory;
-#[cfg(feature = "engine")]
-pub use setup::gpu;
-pub use setup::{
-    Sharing, device, end_tokens, join_devices, open_any_encoder, open_decoder, open_encoder, open_language_model,
-    pooling,
-};
 pub(crate) use setup::{check_items, check_prompts};
-#[cfg(feature = "engine")]
-pub(crate) use setup::{element, own_device};
+pub use setup::{end_tokens, open_any_encoder, open_decoder, open_encoder, open_language_model, pooling};
 pub use timing::{Load, Part, Timed, time_updates};
 use trace::Trace;
 

@@ -9,6 +9,9 @@ use models::{
     AdamConfig, Bert, Decoder, DecoderOptions, Encoder, EncoderOptions, LanguageModel, LoraConfig, TrainedPart,
 };
 
+use super::devices::{Sharing, device, own_device};
+#[cfg(feature = "engine")]
+use super::devices::{element, gpu};
 use super::order::EpochOrder;
 use super::pace::Pace;
 use super::resume;
@@ -18,13 +21,10 @@ use super::{shard, share};
 use crate::TrainError;
 use crate::checkpoint::{self, Position, RunLock, State};
 use crate::config::{
-    Collectives, Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Precision, Profiles, PromptTemplate,
-    TrainConfig, Trainable,
+    Device, OptimizerAlgorithm, OptimizerConfig, Pooling, Precision, Profiles, PromptTemplate, TrainConfig, Trainable,
 };
 use crate::data::{Dataset, DatasetSource, TemplateForm};
-#[cfg(feature = "engine")]
-use crate::dist::Nccl;
-use crate::dist::{Communicator, Solo, Tcp};
+use crate::dist::{Communicator, Solo};
 use crate::hub::resolve_model;
 use crate::log::Logger;
 use crate::report::{ReportWriter, describe_model};
@@ -182,72 +182,6 @@ impl Trainer {
     }
 }
 
-/// How processes share what they keep, and tell each other. It changes no result, but for what rounding to bf16 changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sharing {
-    /// Whether each process keeps the optimizer's moments of a part of the parameters alone (ZeRO-2); default true.
-    pub shard_optimizer: bool,
-    /// What carries gradients; default `auto`.
-    pub collectives: Collectives,
-    /// What gradients travel in over NCCL; default `f32`.
-    pub gradient_precision: Precision,
-}
-
-impl Default for Sharing {
-    fn default() -> Self {
-        Self {
-            shard_optimizer: true,
-            collectives: Collectives::Auto,
-            gradient_precision: Precision::F32,
-        }
-    }
-}
-
-/// Lets the GPUs of joined processes talk to each other, where that is asked for.
-///
-/// # Errors
-/// When NCCL or a GPU is missing, here or in another process.
-pub fn join_devices(tcp: Tcp, device: Device, sharing: Sharing) -> Result<Box<dyn Communicator>, TrainError> {
-    let on_gpu = matches!(device, Device::Cuda(_));
-    match sharing.collectives {
-        Collectives::Tcp => Ok(Box::new(tcp)),
-        Collectives::Auto if !on_gpu => Ok(Box::new(tcp)),
-        Collectives::Nccl if !on_gpu => refuse(
-            tcp,
-            &format!("--collectives nccl: NCCL joins GPUs, but --device is {device}; give --device cuda"),
-        ),
-        Collectives::Auto | Collectives::Nccl => join_gpus(tcp, device, sharing.gradient_precision),
-    }
-}
-
-/// Tells the others why this process does not come along.
-fn refuse(mut tcp: Tcp, message: &str) -> Result<Box<dyn Communicator>, TrainError> {
-    tcp.abort(message);
-    Err(TrainError::Mismatch(message.to_owned()))
-}
-
-#[cfg(feature = "engine")]
-fn join_gpus(tcp: Tcp, device: Device, wire: Precision) -> Result<Box<dyn Communicator>, TrainError> {
-    use models::cuda::Element;
-    let gpu = match gpu(own_device(device, tcp.local_rank())) {
-        Ok(gpu) => gpu,
-        Err(error) => return refuse(tcp, &error.to_string()),
-    };
-    let wire = match wire {
-        Precision::F32 => Element::F32,
-        Precision::Bf16 => Element::Bf16,
-    };
-    Ok(Box::new(Nccl::join(tcp, &gpu, wire)?))
-}
-
-#[cfg(not(feature = "engine"))]
-fn join_gpus(tcp: Tcp, device: Device, _: Precision) -> Result<Box<dyn Communicator>, TrainError> {
-    refuse(
-        tcp,
-        &format!("device {device}: this langptune was built without CUDA; build it with --features cuda"),
-    )
-}
-
 /// What a run writes, opened; nothing on any rank but 0.
 #[derive(Default)]
 struct Written {
@@ -313,25 +247,6 @@ fn describe_embedder(config: &TrainConfig, embedder: &mut EmbedderState) -> Resu
     ))
 }
 
-/// The device of that name, if this build and machine have it.
-pub fn device(device: Device) -> Result<models::Device, TrainError> {
-    match device {
-        Device::Cpu => Ok(models::Device::flex()),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(number) => Ok(models::Device::cuda(usize::from(number.unwrap_or(0)))),
-        // What the engine does not do yet is done on the processor.
-        #[cfg(all(feature = "engine", not(feature = "cuda")))]
-        Device::Cuda(_) => Ok(models::Device::flex()),
-        #[cfg(not(any(feature = "engine", feature = "cuda")))]
-        Device::Cuda(_) => Err(TrainError::Mismatch(
-            "device cuda: this langptune was built without CUDA; build it with --features cuda".to_owned(),
-        )),
-        Device::Wgpu => Err(TrainError::Mismatch(
-            "device wgpu: training through WebGPU is not built".to_owned(),
-        )),
-    }
-}
-
 /// The ids that end a profile: the tokenizer's EOS, and those that are named.
 pub fn end_tokens(tokenizer: &Tokenizer, extra: &[String]) -> Result<Vec<u32>, TrainError> {
     let mut tokens: Vec<u32> = tokenizer.eos().into_iter().collect();
@@ -384,26 +299,6 @@ pub fn open_language_model(
     Ok((Box::new(decoder), tokenizer))
 }
 
-/// The GPU of a device, shared by all in this process that ask for it.
-///
-/// # Errors
-/// When there is no such GPU.
-#[cfg(feature = "engine")]
-pub fn gpu(device: Device) -> Result<models::cuda::Gpu, TrainError> {
-    let ordinal = device.ordinal(0, 0);
-    Ok(models::cuda::Gpu::shared(ordinal)?)
-}
-
-/// The device of the process with this number on its host: of GPUs that are not told apart, its own.
-pub(crate) fn own_device(device: Device, local_rank: usize) -> Device {
-    let Device::Cuda(None) = device else { return device };
-    #[cfg(feature = "engine")]
-    let visible = models::cuda::Gpu::count();
-    #[cfg(not(feature = "engine"))]
-    let visible = 0;
-    u16::try_from(device.ordinal(local_rank, visible)).map_or(device, |number| Device::Cuda(Some(number)))
-}
-
 #[cfg(feature = "engine")]
 fn open_cuda_decoder(
     folder: &Path,
@@ -427,15 +322,6 @@ fn open_cuda_decoder(
     let tokenizer = open_tokenizer(folder, &base)?;
     decoder.check_tokenizer(tokenizer.vocabulary_size())?;
     Ok((Box::new(decoder), tokenizer))
-}
-
-/// What a GPU computes in.
-#[cfg(feature = "engine")]
-pub(crate) fn element(precision: Precision) -> models::cuda::Element {
-    match precision {
-        Precision::Bf16 => models::cuda::Element::Bf16,
-        Precision::F32 => models::cuda::Element::F32,
-    }
 }
 
 /// The tokenizer beside an adapter, or else that of its base.
