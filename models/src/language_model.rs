@@ -56,6 +56,13 @@ pub trait LanguageModel: std::fmt::Debug + Send {
     /// # Errors
     /// When a parameter has changed since the pass.
     fn backward(&mut self, tracked: TrackedScores, slopes: &[f32]) -> Result<(), ModelError>;
+    /// Tokens of a pass with gradients for which its device has memory now; `None` where that is not counted.
+    ///
+    /// # Errors
+    /// When the device does not tell.
+    fn tokens_that_fit(&self) -> Result<Option<usize>, ModelError> {
+        Ok(None)
+    }
     /// The longest sequence the model was made for, in tokens.
     fn max_positions(&self) -> usize;
     /// The parameters that training may change.

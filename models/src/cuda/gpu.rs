@@ -239,6 +239,28 @@ impl Gpu {
         result::mem_get_info().map_err(driver("asking for free memory"))
     }
 
+    /// Bytes that buffers can take: what is free, and what was given back and is kept for the next that asks.
+    ///
+    /// # Errors
+    /// When the driver does not tell.
+    pub(super) fn available(&self) -> Result<usize, ModelError> {
+        // Only what is done is given back.
+        self.wait()?;
+        let (free, _) = self.memory()?;
+        let asked = driver("asking for free memory");
+        // SAFETY: the pool is the device's own; both attributes are 64-bit numbers.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(self.0.context.cu_device()).map_err(&asked)?;
+            let read = |of| {
+                let mut bytes = 0_u64;
+                result::mem_pool::get_attribute(pool, of, std::ptr::from_mut(&mut bytes).cast()).map(|()| bytes)
+            };
+            let reserved = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).map_err(&asked)?;
+            let used = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT).map_err(&asked)?;
+            Ok(free + reserved.saturating_sub(used) as usize)
+        }
+    }
+
     pub(super) fn bind(&self) -> Result<(), ModelError> {
         self.0.context.bind_to_thread().map_err(driver("using the GPU"))
     }

@@ -55,6 +55,10 @@ impl LanguageModel for CudaDecoder {
         CudaDecoder::backward(self, pass, slopes)
     }
 
+    fn tokens_that_fit(&self) -> Result<Option<usize>, ModelError> {
+        CudaDecoder::tokens_that_fit(self).map(Some)
+    }
+
     fn max_positions(&self) -> usize {
         self.plan.max_positions
     }

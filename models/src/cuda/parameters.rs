@@ -94,6 +94,12 @@ impl Parameters {
         self.frozen = scalars;
     }
 
+    /// Bytes of moments that the first step is still to make.
+    pub(super) fn missing_moments(&self) -> usize {
+        let missing = self.list.iter().filter(|trained| trained.moments.is_none());
+        missing.map(|trained| 8 * trained.part().len()).sum()
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.version
     }

@@ -301,6 +301,7 @@ fn pairs(
         seconds: seconds / PAIRS as f64,
         work: Vec::new(),
     });
+    together(gpu, decoder, shapes, report)?;
     let seconds = median(3, || {
         decoder.score_tracked(&batch, &trunk, 1.0)?;
         gpu.wait()
@@ -316,6 +317,41 @@ fn pairs(
         name: format!("{}: one pair forward", shapes.name()),
         runs: 3,
         seconds,
+        work: Vec::new(),
+    });
+    Ok(())
+}
+
+/// The same pairs with as many in a pass as fit.
+fn together(
+    gpu: &Gpu,
+    decoder: &mut CudaDecoder,
+    shapes: Shapes,
+    report: &mut dyn FnMut(Timing),
+) -> Result<(), ModelError> {
+    const PAIR: usize = PROMPT + 2 * RESPONSE;
+    let fit = (decoder.tokens_that_fit()? / PAIR).clamp(1, PAIRS);
+    let passes = PAIRS.div_ceil(fit);
+    let users = PAIRS.div_ceil(passes);
+    let batch = packed(users, decoder.plan().vocabulary, 3);
+    let slopes = vec![0.01; 2 * RESPONSE * users];
+    let trunk = decoder.trunk(&batch)?;
+    let seconds = median(2, || {
+        for _ in 0..passes {
+            let pass = decoder.score_tracked(&batch, &trunk, 1.0)?;
+            decoder.backward(pass, &slopes)?;
+        }
+        decoder.parameters.step(&ADAM, 1.0)?;
+        gpu.wait()
+    })?;
+    report(Timing {
+        name: format!(
+            "{}: one pair of {} and a step, {users} in a pass, for which there is memory",
+            shapes.name(),
+            passes * users
+        ),
+        runs: 2,
+        seconds: seconds / (passes * users) as f64,
         work: Vec::new(),
     });
     Ok(())

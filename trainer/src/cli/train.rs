@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::train_sources;
 use crate::checkpoint::RunLock;
 use crate::config::{
-    Collectives, Device, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles, PromptTemplate,
-    RewardType, TrainConfig, TrainableKind, flag_name,
+    Collectives, Device, LossReduction, MicroBatch, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles,
+    PromptTemplate, RewardType, TrainConfig, TrainableKind, flag_name,
 };
 use crate::dist::{self, Communicator, DistError, Solo};
 use crate::train::{self, End, Sharing, Start, Trainer};
@@ -191,6 +191,10 @@ pub(super) struct LmArgs {
     /// Users in a micro-batch of a device [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     per_device_train_batch_size: Option<usize>,
+    /// Users whose rollouts go through the model together: auto is as many as a GPU's memory takes, on the processor
+    /// --per-device-train-batch-size [default: auto]
+    #[arg(long, value_name = "auto|N")]
+    micro_batch: Option<MicroBatch>,
     /// Micro-batches in an optimizer step [default: 16]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     gradient_accumulation_steps: Option<usize>,

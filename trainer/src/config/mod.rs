@@ -24,8 +24,8 @@ pub use layer::{Layer, Source};
 pub use resolve::resolve;
 pub(crate) use validate::FEWEST_WHITENED;
 pub use values::{
-    Collectives, Device, LoraConfig, LossReduction, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles,
-    PromptTemplate, RewardType, Trainable, TrainableKind,
+    Collectives, Device, LoraConfig, LossReduction, MicroBatch, OptimizerAlgorithm, Pooling, Precision, Preset,
+    Profiles, PromptTemplate, RewardType, Trainable, TrainableKind,
 };
 
 /// Everything that decides what a training run does.
@@ -183,6 +183,9 @@ pub struct LmConfig {
     pub data_max_length: usize,
     /// Users in a micro-batch of a device; default 1.
     pub per_device_train_batch_size: usize,
+    /// Users whose rollouts go through the model together, `"auto"` or a number in quotes; default `"auto"`. Changes the speed, and the
+    /// last bits of sums.
+    pub micro_batch: MicroBatch,
     /// Micro-batches in an optimizer step; default 16. An update reads this many times the batch of users.
     pub gradient_accumulation_steps: usize,
     /// Folder that also gets the final model or adapter, beside the run's own checkpoints; default none.

@@ -92,6 +92,51 @@ impl From<Device> for String {
     }
 }
 
+/// How many users' rollouts go through the language model together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum MicroBatch {
+    /// On an NVIDIA GPU as many as its memory takes, elsewhere `per_device_train_batch_size`.
+    Auto,
+    /// So many, at least one.
+    Users(usize),
+}
+
+impl fmt::Display for MicroBatch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => out.write_str("auto"),
+            Self::Users(users) => write!(out, "{users}"),
+        }
+    }
+}
+
+impl FromStr for MicroBatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Ok(users)) if users > 0 => Ok(Self::Users(users)),
+            _ => Err(format!("expected auto or a number of users from 1, found `{text}`")),
+        }
+    }
+}
+
+impl TryFrom<String> for MicroBatch {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<MicroBatch> for String {
+    fn from(size: MicroBatch) -> Self {
+        size.to_string()
+    }
+}
+
 /// What models compute in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]

@@ -10,9 +10,9 @@ use super::devices::own_device;
 use super::loss::{Pair, pair_loss};
 use super::pace::Pace;
 use super::trace::{TracedResponse, TracedUpdate, TracedUser};
-use super::{Trainer, item_texts, query, requests, shard, share};
+use super::{LmState, Trainer, item_texts, query, requests, shard, share};
 use crate::TrainError;
-use crate::config::LossReduction;
+use crate::config::{LossReduction, MicroBatch};
 use crate::log::scalars;
 use crate::progress::Progress;
 use crate::reward::{self, Catalogue, profile_reward, total_reward, whiten};
@@ -97,6 +97,31 @@ struct Epoch {
     entropy: f64,
     ratio: f64,
     approx_kl: f64,
+}
+
+/// Rows in runs of at most `most` tokens, but at least one row: how many each run has, as equal as may be.
+fn filled(lengths: &[usize], most: usize) -> Vec<usize> {
+    let mut runs: Vec<usize> = Vec::new();
+    let mut tokens = 0;
+    for &length in lengths {
+        match runs.last_mut() {
+            Some(run) if tokens + length <= most => {
+                *run += 1;
+                tokens += length;
+            }
+            _ => {
+                runs.push(1);
+                tokens = length;
+            }
+        }
+    }
+    // The last would idle with a few: all have as many as it takes for so many runs.
+    let even = lengths.len().div_ceil(runs.len().max(1));
+    let fits = |rows: &[usize]| rows.len() == 1 || rows.iter().sum::<usize>() <= most;
+    match lengths.chunks(even.max(1)).all(fits) {
+        true => lengths.chunks(even.max(1)).map(<[usize]>::len).collect(),
+        false => runs,
+    }
 }
 
 impl Trainer {
@@ -232,10 +257,14 @@ impl Trainer {
             return Ok(Rollouts::default());
         };
         let temperature = self.config.rl.temperature;
-        let together = self.config.lm.per_device_train_batch_size.max(1);
-        let mut passes = Vec::with_capacity(users.len().div_ceil(together));
+        let lengths: Vec<usize> = users.iter().map(|rollout| self.tokens_of(rollout)).collect();
+        let sizes = self.micro_batches(lm, &lengths)?;
+        let mut passes = Vec::with_capacity(sizes.len());
         let mut first = 0;
-        for users in users.chunks_mut(together) {
+        let mut rest = &mut users[..];
+        for size in sizes {
+            let (users, others) = rest.split_at_mut(size);
+            rest = others;
             let texts: Vec<_> = users.iter().map(|rollout| self.texts(rollout)).collect();
             let batch = PackedBatch::new(texts.iter().map(|(prompt, responses)| (*prompt, &responses[..])));
             drop(texts);
@@ -261,6 +290,26 @@ impl Trainer {
             first += users.len();
         }
         Ok(Rollouts { users, passes })
+    }
+
+    /// How many users go through the model together, pass by pass.
+    fn micro_batches(&self, lm: &LmState, lengths: &[usize]) -> Result<Vec<usize>, TrainError> {
+        let most = match self.config.lm.micro_batch {
+            MicroBatch::Users(users) => users,
+            MicroBatch::Auto => match lm.model.tokens_that_fit()? {
+                Some(tokens) => return Ok(filled(lengths, tokens)),
+                None => self.config.lm.per_device_train_batch_size,
+            },
+        };
+        let most = most.max(1);
+        let passes = (0..lengths.len()).step_by(most);
+        Ok(passes.map(|first| most.min(lengths.len() - first)).collect())
+    }
+
+    /// Tokens of a user's row.
+    fn tokens_of(&self, rollout: &Rollout) -> usize {
+        let (prompt, responses) = self.texts(rollout);
+        prompt.len() + responses.map(<[u32]>::len).iter().sum::<usize>()
     }
 
     /// A user's prompt and both responses.
@@ -505,4 +554,19 @@ fn mean_over(rollouts: &[Rollout], of: impl Fn(&Profile) -> f64) -> f64 {
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (count, sum) = values.fold((0usize, 0.0), |(count, sum), value| (count + 1, sum + value));
     if count == 0 { 0.0 } else { sum / count as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filled;
+
+    #[test]
+    fn rows_fill_passes_evenly() {
+        assert_eq!(filled(&[10; 16], 100), [8, 8]);
+        assert_eq!(filled(&[10; 16], 1000), [16]);
+        assert_eq!(filled(&[10, 10, 90, 5, 5], 100), [2, 3]);
+        // One that is too long goes by itself, and fails there.
+        assert_eq!(filled(&[500, 10, 10], 100), [1, 2]);
+        assert!(filled(&[], 100).is_empty());
+    }
 }

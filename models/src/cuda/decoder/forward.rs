@@ -15,7 +15,7 @@ use crate::plan::Activation;
 use crate::{ModelError, Policy, Scores, TrainedPart};
 
 /// f32 logits of at most so many bytes at a time.
-const LOGIT_BYTES: usize = 512 << 20;
+pub(super) const LOGIT_BYTES: usize = 512 << 20;
 impl CudaDecoder {
     /// Runs the blocks that training leaves alone.
     ///

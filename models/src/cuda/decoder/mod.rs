@@ -4,6 +4,7 @@
 mod backward;
 mod build;
 mod forward;
+mod room;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
