@@ -557,6 +557,31 @@ fn processes_that_mpirun_started_train_together_and_refuse_what_differs() {
         }
         assert_eq!(run.join("checkpoints/update-000002").is_dir(), refusal.is_none());
     }
+    // The same settings, on other people.
+    let other = folder.path().join("other");
+    copy_folder(&dataset, &other);
+    let manifest = other.join("manifest.json");
+    let mut changed: Value = serde_json::from_str(&fs::read_to_string(&manifest).unwrap()).unwrap();
+    changed["seed"] = 12345.into();
+    fs::write(&manifest, changed.to_string()).unwrap();
+    let run = folder.path().join("other-run");
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let both = [
+        by_mpirun(0, port, [&dataset, &run], &[]),
+        by_mpirun(1, port, [&other, &run], &[]),
+    ];
+    for child in both {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains("its dataset differs from rank 0's"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

@@ -486,3 +486,55 @@ impl Control {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn garbled_news_are_errors_and_never_more_than_their_bound() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for seed in 0..400 {
+            let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (receiver, _) = listener.accept().unwrap();
+            let words = (0..40).flat_map(|at| models::philox([at, seed, 3, 0], [1, 2]));
+            let mut bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+            if seed % 2 == 0 {
+                // A kind and an operation that there are, and any length.
+                bytes[0] %= 5;
+                bytes[1] %= 11;
+            }
+            sender.write_all(&bytes).unwrap();
+            drop(sender);
+            loop {
+                match Message::read(&receiver) {
+                    Ok(message) => assert!(message.reason.len() <= 3 * LONGEST_REASON),
+                    Err(error) => {
+                        let kinds = [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
+                        assert!(kinds.contains(&error.kind()), "{error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn news_come_as_they_were_sent_and_long_reasons_are_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
+        // Cut between letters, not within one of two bytes.
+        let long = format!("x{}", "é".repeat(LONGEST_REASON));
+        for reason in ["the disk is full", "", &long] {
+            Message::failed(7, reason).write(&sender).unwrap();
+            let found = Message::read(&receiver).unwrap();
+            assert_eq!((found.kind, found.rank), (Kind::Failed, 7));
+            assert!(reason.starts_with(&found.reason));
+            assert_eq!(found.reason.len(), reason.len().min(LONGEST_REASON - 1));
+        }
+    }
+}
