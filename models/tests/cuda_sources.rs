@@ -122,14 +122,14 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/cuda")
 }
 
-fn compiles(name: &str) {
+fn compiles(name: &str, architectures: &[&str]) {
     let Some(compiler) = Compiler::find() else {
         println!("skipped: no libnvrtc here; `cargo xtask test` downloads one");
         return;
     };
     let read = |name: &str| std::fs::read_to_string(folder().join(name)).unwrap();
     let source = read("prelude.cuh") + &read(name);
-    for architecture in ARCHITECTURES {
+    for &architecture in architectures {
         if compiler.knows(architecture) {
             compiler.compile(name, &source, architecture).unwrap();
         } else {
@@ -140,7 +140,13 @@ fn compiles(name: &str) {
 
 #[test]
 fn attention_compiles() {
-    compiles("attention.cu");
+    compiles("attention.cu", &ARCHITECTURES);
+}
+
+/// wgmma is there on Hopper alone, under the name with an `a`.
+#[test]
+fn attention_for_hopper_compiles() {
+    compiles("attention_hopper.cu", &["sm_90a"]);
 }
 
 /// Kernels of the engine, for either element.
@@ -197,5 +203,5 @@ fn every_source_is_compiled_by_a_test() {
         .filter(|name| name.ends_with(".cu"))
         .collect();
     names.sort();
-    assert_eq!(names, ["attention.cu"]);
+    assert_eq!(names, ["attention.cu", "attention_hopper.cu"]);
 }

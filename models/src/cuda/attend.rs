@@ -5,7 +5,8 @@ use super::gpu::{Argument, Buffer, Element, Gpu, View};
 use super::kernels::{
     ATTEND, ATTEND_DELTA, ATTEND_JOIN, ATTEND_KEYS, ATTEND_QUERIES, ATTEND_STEP, JOIN_SPLITS, Kernel, SUM_PARTS,
     TENSOR_ATTEND_64, TENSOR_ATTEND_128, TENSOR_ATTEND_256, TENSOR_DELTAS, TENSOR_KEYS_64, TENSOR_KEYS_128,
-    TENSOR_KEYS_256, TENSOR_QUERIES_64, TENSOR_QUERIES_128, TENSOR_QUERIES_256, TOKEN_64, TOKEN_128, TOKEN_256,
+    TENSOR_KEYS_256, TENSOR_QUERIES_64, TENSOR_QUERIES_128, TENSOR_QUERIES_256, TEXTS_ATTEND_64, TEXTS_KEYS_64,
+    TEXTS_QUERIES_64, TOKEN_64, TOKEN_128, TOKEN_256,
 };
 use crate::ModelError;
 
@@ -14,14 +15,15 @@ const SHARED_HEADS: usize = 8;
 /// Most blocks that share a sequence's keys in a step.
 const MOST_PARTS: usize = 64;
 
-/// Kernels on tensor cores for a head size, with the dynamic shared memory that each wants.
+/// A kernel, the threads of its blocks and the dynamic shared memory that each block wants.
+type Blocks = (Kernel, u32, u32);
+
+/// Kernels on tensor cores for a head size.
 struct Tensor {
-    attend: (Kernel, u32),
-    queries: (Kernel, u32),
-    keys: (Kernel, u32),
-    keys_threads: u32,
-    token: (Kernel, u32),
-    token_threads: u32,
+    attend: Blocks,
+    queries: Blocks,
+    keys: Blocks,
+    token: Blocks,
 }
 
 fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
@@ -29,35 +31,30 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
     const KEYS_256: (u32, u32) = (131_584, 98_560);
     Some(match dim {
         64 => Tensor {
-            attend: (TENSOR_ATTEND_64, 49_152),
-            queries: (TENSOR_QUERIES_64, 49_152),
-            keys: (TENSOR_KEYS_64, 49_664),
-            keys_threads: 128,
-            token: (TOKEN_64, 49_152),
-            token_threads: 128,
+            attend: (TENSOR_ATTEND_64, 128, 49_152),
+            queries: (TENSOR_QUERIES_64, 128, 49_152),
+            keys: (TENSOR_KEYS_64, 128, 49_664),
+            token: (TOKEN_64, 128, 49_152),
         },
         128 => Tensor {
-            attend: (TENSOR_ATTEND_128, 98_304),
-            queries: (TENSOR_QUERIES_128, 98_304),
-            keys: (TENSOR_KEYS_128, 66_048),
-            keys_threads: 128,
-            token: (TOKEN_128, 98_304),
-            token_threads: 128,
+            attend: (TENSOR_ATTEND_128, 128, 98_304),
+            queries: (TENSOR_QUERIES_128, 128, 98_304),
+            keys: (TENSOR_KEYS_128, 128, 66_048),
+            token: (TOKEN_128, 128, 98_304),
         },
         256 => Tensor {
-            attend: (TENSOR_ATTEND_256, 98_304),
-            queries: (TENSOR_QUERIES_256, 98_304),
+            attend: (TENSOR_ATTEND_256, 128, 98_304),
+            queries: (TENSOR_QUERIES_256, 128, 98_304),
             keys: (
                 TENSOR_KEYS_256,
+                256,
                 if shared_memory < KEYS_256.0 {
                     KEYS_256.1
                 } else {
                     KEYS_256.0
                 },
             ),
-            keys_threads: 256,
-            token: (TOKEN_256, 98_304),
-            token_threads: 64,
+            token: (TOKEN_256, 64, 98_304),
         },
         _ => return None,
     })
@@ -117,11 +114,26 @@ impl Heads {
         fits.then(|| tensor(self.head_dim, self.gpu.shared_memory())).flatten()
     }
 
+    /// The same for a pass over these rows: on Hopper there are faster ones for whole texts.
+    fn tensor_for(&self, rows: &Rows, views: &[View]) -> Option<Tensor> {
+        let tensor = self.tensor(views)?;
+        let hopper = self.gpu.capability() == (9, 0) && self.head_dim == 64;
+        Some(match hopper && rows.texts && self.heads == self.kv_heads {
+            true => Tensor {
+                attend: (TEXTS_ATTEND_64, 256, 81_920),
+                queries: (TEXTS_QUERIES_64, 256, 98_304),
+                keys: (TEXTS_KEYS_64, 128, 50_176),
+                ..tensor
+            },
+            false => tensor,
+        })
+    }
+
     /// `mixed` = attention of `qkv`, and the logarithms of the softmax' denominators.
     pub(super) fn attend(&self, qkv: View, mixed: View, lse: &Buffer, rows: &Rows) -> Result<(), ModelError> {
         let plan = self;
         let [q, k, v] = self.split(qkv);
-        if let Some(Tensor { attend, .. }) = self.tensor(&[q, k, v, mixed]) {
+        if let Some(Tensor { attend, .. }) = self.tensor_for(rows, &[q, k, v, mixed]) {
             // SAFETY: all have a row for each token, and segments lie among them.
             return unsafe {
                 let arguments = [
@@ -142,7 +154,8 @@ impl Heads {
                     self.score_scale().into(),
                 ];
                 let grid = [plan.heads as u32, rows.tile_count as u32, 1];
-                self.gpu.launch(attend.0, self.element, grid, 128, attend.1, &arguments)
+                let (kernel, threads, shared) = attend;
+                self.gpu.launch(kernel, self.element, grid, threads, shared, &arguments)
             };
         }
         // SAFETY: all have a row for each token; ranges lie among them.
@@ -179,7 +192,7 @@ impl Heads {
         let [q, k, v] = self.split(of.qkv);
         let [dq, dk, dv] = into;
         let delta = self.gpu.elements(rows.count * self.heads, Element::F32)?;
-        match self.tensor(&[q, k, v, of.mixed, slope, dq, dk, dv]) {
+        match self.tensor_for(rows, &[q, k, v, of.mixed, slope, dq, dk, dv]) {
             Some(tensor) => self.tensor_backward(&tensor, of, slope, into, rows, &delta),
             None => self.plain_backward(of, slope, into, rows, &delta),
         }
@@ -244,7 +257,8 @@ impl Heads {
             arguments.extend(layout);
             arguments.extend([causal, self.score_scale().into()]);
             let grid = [plan.heads as u32, rows.tile_count as u32, 1];
-            gpu.launch(tensor.queries.0, element, grid, 128, tensor.queries.1, &arguments)?;
+            let (kernel, threads, memory) = tensor.queries;
+            gpu.launch(kernel, element, grid, threads, memory, &arguments)?;
             let mut arguments: Vec<Argument> = vec![dk.into(), dv.into(), address(&k_parts), address(&v_parts)];
             arguments.extend(inputs);
             arguments.extend([Argument::from(dk.stride), dv.stride.into()]);
@@ -252,14 +266,8 @@ impl Heads {
             arguments.extend(layout);
             arguments.extend([Argument::from(together), causal, self.score_scale().into()]);
             let grid = [groups as u32, rows.tile_count as u32, 1];
-            gpu.launch(
-                tensor.keys.0,
-                element,
-                grid,
-                tensor.keys_threads,
-                tensor.keys.1,
-                &arguments,
-            )?;
+            let (kernel, threads, memory) = tensor.keys;
+            gpu.launch(kernel, element, grid, threads, memory, &arguments)?;
             for (out, parts) in [(dk, &k_parts), (dv, &v_parts)] {
                 let Some(parts) = parts else { continue };
                 let arguments = [
@@ -345,10 +353,7 @@ impl Heads {
             let wanted = (blocks * gpu.multiprocessors()) as usize;
             wanted.div_ceil(rows * groups).clamp(1, MOST_PARTS)
         };
-        if let Some(Tensor {
-            token, token_threads, ..
-        }) = self.tensor(&[q, of.mixed])
-        {
+        if let Some(Tensor { token, .. }) = self.tensor(&[q, of.mixed]) {
             let parts = parts(4);
             // SAFETY: active slots' places lie in the cache; `partial` is as large as `step_scratch` says.
             return unsafe {
@@ -366,7 +371,8 @@ impl Heads {
                     of.partial.into(),
                 ];
                 let grid = [parts as u32, groups as u32, rows as u32];
-                gpu.launch(token.0, element, grid, token_threads, token.1, &arguments)?;
+                let (kernel, threads, memory) = token;
+                gpu.launch(kernel, element, grid, threads, memory, &arguments)?;
                 if parts == 1 {
                     return Ok(());
                 }

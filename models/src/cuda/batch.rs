@@ -22,6 +22,8 @@ pub(super) struct Rows {
     pub(super) tiles: Buffer,
     pub(super) tile_count: usize,
     pub(super) causal: bool,
+    /// Whether every row is a text whose tokens see all of it.
+    pub(super) texts: bool,
 }
 
 impl Rows {
@@ -65,13 +67,16 @@ impl Rows {
         let tiles_of =
             |(number, segment): (usize, &[u32; 6])| (0..segment[1].div_ceil(64)).map(move |tile| [number as u32, tile]);
         let mut tiles: Vec<[u32; 2]> = segments.iter().enumerate().flat_map(tiles_of).collect();
-        // Late rows see most: they begin first.
-        tiles.sort_by_key(|tile| std::cmp::Reverse(tile[1]));
+        let causal = rows.iter().all(|row| matches!(row, RowShape::Tree { .. }));
+        // What takes longest begins first: late rows, which see most, or the longest texts, where a text's tiles stay together
+        // because they read the same keys.
+        tiles.sort_by_key(|tile| std::cmp::Reverse(if causal { tile[1] } else { segments[tile[0] as usize][1] }));
         Ok(Self {
             segments: gpu.upload(segments.as_flattened())?,
             tiles: gpu.upload(tiles.as_flattened())?,
             tile_count: tiles.len(),
-            causal: rows.iter().all(|row| matches!(row, RowShape::Tree { .. })),
+            causal,
+            texts: rows.iter().all(|row| matches!(row, RowShape::Full(_))),
             count: tokens.len(),
             longest: positions.iter().max().map_or(0, |&most| most as usize + 1),
             tokens: gpu.upload(tokens)?,

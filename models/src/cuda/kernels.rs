@@ -14,13 +14,23 @@ const PRELUDE: &str = include_str!("kernels/prelude.cuh");
 /// What stands before the text of modules for tensor cores.
 const TENSOR_PRELUDE: &str = include_str!("../ops/cuda/prelude.cuh");
 
+/// What a module is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// Either element.
+    Either,
+    /// bf16 alone, on tensor cores.
+    Tensor,
+    /// The same, with instructions that cards of compute capability 9.0 alone have.
+    Hopper,
+}
+
 /// A file of kernels.
 #[derive(Debug)]
 pub(super) struct Module {
     name: &'static str,
     text: &'static str,
-    /// For bf16 alone, on tensor cores.
-    tensor: bool,
+    made: For,
     pub(super) kernels: &'static [&'static str],
 }
 
@@ -47,18 +57,18 @@ impl Hash for Kernel {
 
 /// Declares a module and a constant for each of its kernels.
 macro_rules! module {
-    ($module:ident, $file:literal, $path:literal, $tensor:literal: $($constant:ident = $name:literal),+ $(,)?) => {
+    ($module:ident, $file:literal, $path:literal, $made:ident: $($constant:ident = $name:literal),+ $(,)?) => {
         static $module: Module = Module {
             name: $file,
             text: include_str!($path),
-            tensor: $tensor,
+            made: For::$made,
             kernels: &[$($name),+],
         };
         $(pub(super) const $constant: Kernel = Kernel { module: &$module, name: $name };)+
     };
 }
 
-module!(ROWS, "rows.cu", "kernels/rows.cu", false:
+module!(ROWS, "rows.cu", "kernels/rows.cu", Either:
     EMBED = "embed",
     ADD_NORM = "add_norm",
     NORM_BACKWARD = "norm_backward",
@@ -77,7 +87,7 @@ module!(ROWS, "rows.cu", "kernels/rows.cu", false:
     GATE_8 = "gate_8",
     GATE_BACKWARD_8 = "gate_backward_8",
 );
-module!(ENCODER, "encoder.cu", "kernels/encoder.cu", false:
+module!(ENCODER, "encoder.cu", "kernels/encoder.cu", Either:
     EMBED_TEXT = "embed_text",
     EMBED_TEXT_8 = "embed_text_8",
     SCATTER = "scatter",
@@ -102,18 +112,18 @@ module!(ENCODER, "encoder.cu", "kernels/encoder.cu", false:
     POOL_BACKWARD = "pool_backward",
     POOL_BACKWARD_8 = "pool_backward_8",
 );
-module!(RANKS, "ranks.cu", "kernels/ranks.cu", false: COUNT_RANKS = "count_ranks");
-module!(ATTENTION, "attention.cu", "kernels/attention.cu", false:
+module!(RANKS, "ranks.cu", "kernels/ranks.cu", Either: COUNT_RANKS = "count_ranks");
+module!(ATTENTION, "attention.cu", "kernels/attention.cu", Either:
     ATTEND = "attend",
     ATTEND_DELTA = "attend_delta",
     ATTEND_QUERIES = "attend_queries",
     ATTEND_KEYS = "attend_keys",
 );
-module!(SCORES, "scores.cu", "kernels/scores.cu", false:
+module!(SCORES, "scores.cu", "kernels/scores.cu", Either:
     SCORE = "score",
     SCORE_BACKWARD = "score_backward",
 );
-module!(DECODE, "decode.cu", "kernels/decode.cu", false:
+module!(DECODE, "decode.cu", "kernels/decode.cu", Either:
     NEXT_TOKENS = "next_tokens",
     STORE_PROMPT = "store_prompt",
     ROTATE_STORE = "rotate_store",
@@ -123,7 +133,7 @@ module!(DECODE, "decode.cu", "kernels/decode.cu", false:
     SAMPLE_JOIN = "sample_join",
 );
 
-module!(TENSOR_ATTENTION, "tensor_attention.cu", "../ops/cuda/attention.cu", true:
+module!(TENSOR_ATTENTION, "tensor_attention.cu", "../ops/cuda/attention.cu", Tensor:
     TENSOR_ATTEND_64 = "attend_64",
     TENSOR_ATTEND_128 = "attend_128",
     TENSOR_ATTEND_256 = "attend_256",
@@ -136,7 +146,12 @@ module!(TENSOR_ATTENTION, "tensor_attention.cu", "../ops/cuda/attention.cu", tru
     TENSOR_KEYS_256 = "attend_backward_kv_256",
     SUM_PARTS = "sum_parts",
 );
-module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", true:
+module!(HOPPER_ATTENTION, "attention_hopper.cu", "../ops/cuda/attention_hopper.cu", Hopper:
+    TEXTS_ATTEND_64 = "attend_texts_64",
+    TEXTS_QUERIES_64 = "attend_texts_backward_q_64",
+    TEXTS_KEYS_64 = "attend_texts_backward_kv_64",
+);
+module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", Tensor:
     TOKEN_64 = "attend_token_64",
     TOKEN_128 = "attend_token_128",
     TOKEN_256 = "attend_token_256",
@@ -145,7 +160,7 @@ module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", true:
 
 /// The cubin of `module` for `element` on a card of this compute capability: from disk, or compiled and put there.
 pub(super) fn image(module: &Module, element: Element, capability: (i32, i32)) -> Result<Vec<u8>, ModelError> {
-    let architecture = architecture(capability);
+    let architecture = architecture(module, capability);
     let source = source(module, element);
     let kept = cache_folder().map(|folder| folder.join(format!("{}-{architecture}.cubin", fingerprint(&source))));
     if let Some(image) = kept.as_ref().and_then(|path| std::fs::read(path).ok()) {
@@ -160,12 +175,14 @@ pub(super) fn image(module: &Module, element: Element, capability: (i32, i32)) -
     Ok(image)
 }
 
-fn architecture((major, minor): (i32, i32)) -> String {
-    format!("sm_{major}{minor}")
+fn architecture(module: &Module, (major, minor): (i32, i32)) -> String {
+    // What a card has beyond its generation's common instructions goes by its name with an `a`.
+    let own = if module.made == For::Hopper { "a" } else { "" };
+    format!("sm_{major}{minor}{own}")
 }
 
 fn source(module: &Module, element: Element) -> String {
-    if module.tensor {
+    if module.made != For::Either {
         return format!("{TENSOR_PRELUDE}\n#line 1 \"{}\"\n{}", module.name, module.text);
     }
     let name = match element {

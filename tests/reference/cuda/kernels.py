@@ -1,9 +1,11 @@
 """What the try_*.py scripts share: compiling a source, launching, comparing and timing. Needs torch and CuPy."""
 import pathlib
+import tempfile
 
 import cupy
 import numpy as np
 import torch
+from cupy.cuda import nvrtc
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCES = HERE.parents[2] / "models/src/ops/cuda"
@@ -14,11 +16,11 @@ WORST = {"failed": 0}
 
 
 class Module:
-    """The kernels of one source file."""
+    """The kernels of one source file, compiled for this GPU or for `arch`."""
 
-    def __init__(self, name):
+    def __init__(self, name, arch=None):
         text = (SOURCES / "prelude.cuh").read_text() + (SOURCES / name).read_text()
-        self.module = cupy.RawModule(code=text, backend="nvrtc", options=("--std=c++17",))
+        self.module = cupy.RawModule(code=text, backend="nvrtc", options=("--std=c++17",)) if arch is None else load(text, name, arch)
         self.kernels = {}
 
     def __call__(self, name, grid, block, *args, shared=0):
@@ -30,6 +32,21 @@ class Module:
                 kernel.max_dynamic_shared_size_bytes = shared
         grid = grid if isinstance(grid, tuple) else (grid,)
         kernel(grid, (block,), tuple(argument(a) for a in args), shared_mem=shared)
+
+
+def load(text, name, arch):
+    """A module for an architecture that CuPy does not choose by itself, as sm_90a."""
+    program = nvrtc.createProgram(text, name, (), ())
+    try:
+        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", "--std=c++17"))
+    except nvrtc.NVRTCError:
+        raise SystemExit(nvrtc.getProgramLog(program))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(nvrtc.getCUBIN(program))
+        file.flush()
+        module = cupy.RawModule(path=file.name)
+        module.compile()
+    return module
 
 
 def argument(a):

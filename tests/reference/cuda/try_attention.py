@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""attention.cu against dense attention in f64, forward and backward, then timed beside PyTorch's.
+"""attention.cu, and on Hopper attention_hopper.cu, against dense attention in f64, forward and backward, then timed beside PyTorch's.
 
-    python3 try_attention.py [--quick]
+    python3 try_attention.py [--quick] [--hopper]
+
+`--hopper`: attention_hopper.cu alone, and timed beside attention.cu.
 """
+import random
 import sys
 
 import torch
@@ -16,7 +19,7 @@ m = Module("attention.cu")
 class Rows:
     """Packed rows: each is [len] or [prompt, branch, branch, ...]."""
 
-    def __init__(self, rows, causal):
+    def __init__(self, rows, causal, order="late first"):
         self.causal, segments, start = causal, [], 0
         for prompt, *branches in rows:
             first = len(segments)
@@ -27,7 +30,9 @@ class Rows:
                 at += branch
             start = at
         self.tokens, self.list = start, segments
-        tiles = sorted(((s, i) for s in range(len(segments)) for i in range((segments[s][1] + 63) // 64)), key=lambda t: -t[1])
+        tiles = [(s, i) for s in range(len(segments)) for i in range((segments[s][1] + 63) // 64)]
+        # Late rows of causal texts see most; else the longest texts come first, each text's tiles together.
+        tiles.sort(key=(lambda t: -t[1]) if order == "late first" else (lambda t: -segments[t[0]][1]))
         self.segments = torch.tensor(segments, dtype=torch.int32, device=DEV)
         self.tiles = torch.tensor(tiles, dtype=torch.int32, device=DEV)
 
@@ -152,6 +157,85 @@ def sdpa_times(batch, length, heads, kv, dim, causal):
     return ahead, clock(lambda: torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True))
 
 
+class Hopper:
+    """The kernels of attention_hopper.cu: whole texts, dim 64, as many key heads as heads."""
+
+    def __init__(self):
+        self.m = Module("attention_hopper.cu", "sm_90a")
+
+    def forward(self, rows, out, lse, q, k, v, heads):
+        self.m("attend_texts_64", (heads, len(rows.tiles)), 256, out, lse, q, k, v, q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles,
+               rows.tokens, heads, heads, 0, 0.125, shared=81920)
+
+    def backward_q(self, rows, dq, d_out, lse, deltas, q, k, v, heads):
+        self.m("attend_texts_backward_q_64", (heads, len(rows.tiles)), 256, dq, d_out, lse, deltas, q, k, v, dq.stride(0), q.stride(0), k.stride(0),
+               v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, heads, 0, 0.125, shared=98304)
+
+    def backward_kv(self, rows, dk, dv, d_out, lse, deltas, q, k, v, heads):
+        self.m("attend_texts_backward_kv_64", (heads, len(rows.tiles)), 128, dk, dv, None, None, d_out, lse, deltas, q, k, v, dk.stride(0),
+               dv.stride(0), q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, heads, 1, 0, 0.125, shared=50176)
+
+
+class Case:
+    """Random inputs of whole texts, and poisoned outputs."""
+
+    def __init__(self, lengths, heads, order="texts", scale=1.0):
+        self.heads, self.rows = heads, Rows([[n] for n in lengths], False, order)
+        tokens, width = self.rows.tokens, heads * 64
+        self.qkv, self.d_qkv = randn(tokens, 3 * width, scale=scale), poison(tokens, 3 * width)
+        self.inputs, self.gradients = parts_of(self.qkv, heads, heads, 64), parts_of(self.d_qkv, heads, heads, 64)
+        self.d_out, self.out = randn(tokens, width), poison(tokens, width)
+        self.lse, self.deltas = [poison(heads, tokens, dtype=torch.float32) for _ in range(2)]
+
+    def calls(self, hopper):
+        """Forward, deltas, dq, and dk with dv; by `hopper`, or where it is None by attention.cu."""
+        rows, heads, (q, k, v), (dq, dk, dv) = self.rows, self.heads, self.inputs, self.gradients
+        known = (self.d_out, self.lse, self.deltas, q, k, v, heads)
+        deltas = lambda: deltas_of(rows, self.deltas, self.d_out, self.out, heads, 64)
+        if hopper is None:
+            return [lambda: forward(rows, self.out, self.lse, q, k, v, heads, heads, 64), deltas,
+                    lambda: backward_q(rows, dq, *known, heads, 64), lambda: backward_kv(rows, dk, dv, *known, heads, 64, 1)]
+        return [lambda: hopper.forward(rows, self.out, self.lse, q, k, v, heads), deltas,
+                lambda: hopper.backward_q(rows, dq, *known), lambda: hopper.backward_kv(rows, dk, dv, *known)]
+
+
+def try_hopper(hopper):
+    chance = random.Random(5)
+    many = [chance.randint(1, 512) for _ in range(12)]
+    for lengths, heads, scale in [([5], 1, 1.0), ([1, 64, 65, 63, 127, 128, 129, 1], 3, 1.0), ([512, 511, 257, 192, 200, 33], 2, 1.0), (many, 16, 1.0), (many, 5, 3.0)]:
+        case = Case(lengths, heads, scale=scale)
+        expected = reference(case.rows, *case.inputs, heads, heads, 64, case.d_out)
+        name = f"texts of {min(lengths)} to {max(lengths)} tokens, heads {heads}, scale {scale:g}"
+        found = {}
+        for kind, by in (("attention.cu", None), ("hopper", hopper)):
+            for x in (case.out, case.lse, case.deltas, case.d_qkv):
+                x.fill_(float("nan"))
+            for call in case.calls(by):
+                call()
+            results = [case.out, case.lse, *case.gradients]
+            # No less accurate than the kernels for any GPU, whose limits these are.
+            for what, x, y, most in zip(("out", "lse", "dq", "dk", "dv"), results, expected, (6e-3, 1e-5, 1e-2, 1e-2, 1e-2)):
+                check(f"{name}, {kind} {what}", x, y, most)
+            found[kind] = [x.clone() for x in results]
+        for call in case.calls(hopper):
+            call()
+        equal(name + " again", torch.cat([x.float().flatten() for x in (case.out, case.lse, *case.gradients)]), torch.cat([x.float().flatten() for x in found["hopper"]]))
+
+
+def time_hopper(hopper):
+    chance = random.Random(7)
+    for name, lengths in (("64 texts of 512", [512] * 64), ("texts of 32 to 512", [chance.randint(32, 512) for _ in range(120)])):
+        for order in ("late first", "texts"):
+            case = Case(lengths, 16, order)
+            flops = 4 * case.rows.pairs() * 64 * 16
+            for kind, by in (("attention.cu", None), ("hopper", hopper)):
+                ahead, _, back_q, back_kv = [timed([call], repeat=24) for call in case.calls(by)]
+                print(f"{name} ({case.rows.tokens} tokens), tiles {order}, {kind}: forward {ahead:.3f} ms {flops / ahead / 1e9:.0f} TFLOP/s; "
+                      f"q {back_q:.3f} ms {1.5 * flops / back_q / 1e9:.0f}; kv {back_kv:.3f} ms {2 * flops / back_kv / 1e9:.0f}", flush=True)
+    ahead, back = sdpa_times(64, 512, 16, 16, 64, False)
+    print(f"PyTorch, 64 texts of 512: forward {ahead:.3f} ms, backward {back:.3f} ms", flush=True)
+
+
 def time_all():
     for name, layout, causal, heads, kv, dim, sdpa in [
             ("gemma-2b, 2 x 1536", [[1536]] * 2, True, 8, 1, 256, (2, 1536)), ("gemma-2b, pair 1024 + 2 x 512", [[1024, 512, 512]], True, 8, 1, 256, None),
@@ -183,7 +267,14 @@ def time_all():
 
 
 print(torch.cuda.get_device_name(), torch.__version__)
-try_all()
+hopper = Hopper() if torch.cuda.get_device_capability() == (9, 0) else None
+if "--hopper" not in sys.argv:
+    try_all()
+if hopper:
+    try_hopper(hopper)
 if "--quick" not in sys.argv:
-    time_all()
+    if "--hopper" not in sys.argv:
+        time_all()
+    if hopper:
+        time_hopper(hopper)
 finish()
