@@ -23,8 +23,8 @@ const PACKED_BYTES: RangeInclusive<u64> = 1024..=(32 << 20);
 pub(super) struct Asset {
     bytes: Cow<'static, [u8]>,
     tag: String,
-    /// Packed when it is first asked for.
-    packed: OnceLock<Vec<u8>>,
+    /// Packed when it is first asked for, by coding.
+    packed: [OnceLock<Vec<u8>>; 2],
 }
 
 impl Asset {
@@ -34,16 +34,39 @@ impl Asset {
         Self {
             bytes,
             tag,
-            packed: OnceLock::new(),
+            packed: [const { OnceLock::new() }; 2],
         }
     }
 
-    fn packed(&self) -> io::Result<&[u8]> {
-        if let Some(packed) = self.packed.get() {
+    fn packed(&self, coding: Coding) -> io::Result<&[u8]> {
+        let kept = &self.packed[coding as usize];
+        if let Some(packed) = kept.get() {
             return Ok(packed);
         }
-        let packed = pack(&self.bytes[..], Compression::default())?;
-        Ok(self.packed.get_or_init(|| packed))
+        let packed = match coding {
+            Coding::Gzip => gzip(&self.bytes[..], Compression::default())?,
+            Coding::Brotli => brotli(&self.bytes)?,
+        };
+        Ok(kept.get_or_init(|| packed))
+    }
+}
+
+/// How an answer is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Brotli,
+}
+
+impl Coding {
+    /// In the order in which they are chosen.
+    const ALL: [Self; 2] = [Self::Brotli, Self::Gzip];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Brotli => "br",
+        }
     }
 }
 
@@ -79,11 +102,20 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn packed(self) -> io::Result<Body<'a>> {
+    /// How it is packed for a request.
+    fn coding(&self, request: &Request) -> Option<Coding> {
+        let offered: &[Coding] = match self {
+            Self::Asset(_) => &Coding::ALL,
+            Self::File(_) => &[Coding::Gzip],
+        };
+        offered.iter().copied().find(|&coding| takes(request, coding))
+    }
+
+    fn packed(self, coding: Coding) -> io::Result<Body<'a>> {
         Ok(Body::Bytes(match self {
-            Self::Asset(asset) => Cow::Borrowed(asset.packed()?),
+            Self::Asset(asset) => Cow::Borrowed(asset.packed(coding)?),
             // Packed anew each time, hence quickly; what has not changed is not sent again anyway.
-            Self::File(file) => Cow::Owned(pack(file, Compression::fast())?),
+            Self::File(file) => Cow::Owned(gzip(file, Compression::fast())?),
         }))
     }
 }
@@ -118,26 +150,30 @@ impl<'a> Content<'a> {
             length,
             tag,
         } = self;
-        let [plain, packed] = [format!("\"{tag}\""), format!("\"{tag}-gzip\"")];
-        if let Some(known) = request.header("if-none-match")
-            && let Some(same) = [&plain, &packed].into_iter().find(|tag| names(known, tag))
-        {
-            return Ok(media.response(Status::NotModified, Body::None, same));
+        let plain = format!("\"{tag}\"");
+        let packed = |coding: Coding| format!("\"{tag}-{}\"", coding.name());
+        if let Some(known) = request.header("if-none-match") {
+            let mut forms = std::iter::once(plain.clone()).chain(Coding::ALL.map(packed));
+            if let Some(same) = forms.find(|tag| names(known, tag)) {
+                return Ok(media.response(Status::NotModified, Body::None, &same));
+            }
         }
         // A part of what has changed meanwhile would not fit the parts before it.
         let same = request.header("if-range").is_none_or(|tag| tag == plain);
         let range = request.header("range").filter(|_| same && !request.is_head());
-        Ok(match wanted(range, length) {
-            Wanted::Nothing => {
+        let is_packed = media.is_text && PACKED_BYTES.contains(&length);
+        let coding = source.coding(request).filter(|_| is_packed);
+        Ok(match (wanted(range, length), coding) {
+            (Wanted::Nothing, _) => {
                 Response::refusal(Status::NoSuchRange).with("Content-Range", format!("bytes */{length}"))
             }
-            Wanted::Part { first, last } => media
+            (Wanted::Part { first, last }, _) => media
                 .response(Status::Part, source.part(first..last + 1), &plain)
                 .with("Content-Range", format!("bytes {first}-{last}/{length}")),
-            Wanted::Whole if media.is_text && PACKED_BYTES.contains(&length) && takes_gzip(request) => media
-                .response(Status::Whole, source.packed()?, &packed)
-                .with("Content-Encoding", "gzip"),
-            Wanted::Whole => media.response(Status::Whole, source.part(0..length), &plain),
+            (Wanted::Whole, Some(coding)) => media
+                .response(Status::Whole, source.packed(coding)?, &packed(coding))
+                .with("Content-Encoding", coding.name()),
+            (Wanted::Whole, None) => media.response(Status::Whole, source.part(0..length), &plain),
         })
     }
 }
@@ -234,16 +270,16 @@ fn names(list: &str, tag: &str) -> bool {
     tags.any(|named| named == "*" || named.strip_prefix("W/").unwrap_or(named) == tag)
 }
 
-/// Whether a request takes gzip: it is named, or everything is, and not with a weight of 0 (RFC 9110, 12.5.3).
-fn takes_gzip(request: &Request) -> bool {
+/// Whether a request takes a coding: it is named, or everything is, and not with a weight of 0 (RFC 9110, 12.5.3).
+fn takes(request: &Request, coding: Coding) -> bool {
     let mut everything = false;
     let accepted = request.all("accept-encoding").flat_map(|list| list.split(','));
-    for coding in accepted {
-        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+    for listed in accepted {
+        let (name, parameters) = listed.split_once(';').unwrap_or((listed, ""));
         let weight = parameters.trim().strip_prefix("q=");
         let wanted = weight.is_none_or(|weight| weight.trim().parse::<f32>().is_ok_and(|weight| weight > 0.0));
         match name.trim() {
-            name if name.eq_ignore_ascii_case("gzip") => return wanted,
+            name if name.eq_ignore_ascii_case(coding.name()) => return wanted,
             "*" => everything = wanted,
             _ => {}
         }
@@ -251,7 +287,18 @@ fn takes_gzip(request: &Request) -> bool {
     everything
 }
 
-fn pack(mut from: impl Read, level: Compression) -> io::Result<Vec<u8>> {
+/// Level 6 of 11: what is above takes up to seconds, which whoever opens the viewer would wait for.
+fn brotli(mut from: &[u8]) -> io::Result<Vec<u8>> {
+    let settings = brotli::enc::BrotliEncoderParams {
+        quality: 6,
+        ..Default::default()
+    };
+    let mut packed = Vec::new();
+    brotli::BrotliCompress(&mut from, &mut packed, &settings)?;
+    Ok(packed)
+}
+
+fn gzip(mut from: impl Read, level: Compression) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), level);
     io::copy(&mut from, &mut encoder)?;
     encoder.finish()
