@@ -8,7 +8,7 @@ use crate::cuda::gpu::Element;
 use crate::ops::RowShape;
 
 pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
-    for (heads, kv_heads, head_dim) in [(3, 3, 17), (4, 2, 64), (3, 3, 128), (4, 1, 256)] {
+    for (heads, kv_heads, head_dim) in [(3, 3, 17), (3, 3, 64), (4, 2, 64), (3, 3, 128), (4, 1, 256)] {
         for causal in [false, true] {
             attention(bench, [heads, kv_heads, head_dim], causal)?;
         }
