@@ -292,7 +292,7 @@ fn advice(optimised: bool, cuda_built: bool, driver: Option<&NvidiaDriver>, hub:
     }
     match driver {
         Some(_) if !cuda_built => {
-            advice.push("An NVIDIA GPU is here, but not used: build with `cargo build --release --features cuda`.".to_owned());
+            advice.push("An NVIDIA GPU is here, but not used: build with `cargo build --release --package trainer --features engine`.".to_owned());
         }
         Some(driver) if !driver.library => {
             advice.push("The GPU's driver library is missing: install NVIDIA's driver, or start the container with GPUs.".to_owned());
@@ -370,7 +370,7 @@ mod tests {
             gpus: vec!["H100".to_owned()],
         };
         let text = advice(true, false, Some(&driver), &hub).join("\n");
-        for expected in ["--features cuda", "HF_TOKEN", "HF_HUB_OFFLINE"] {
+        for expected in ["--features engine", "HF_TOKEN", "HF_HUB_OFFLINE"] {
             assert!(text.contains(expected), "{text}");
         }
         let fine = HubState {

@@ -170,5 +170,7 @@ fn on_gpu(comm: &mut dyn Communicator, device: Device, updates: usize, sharing: 
 
 #[cfg(not(feature = "engine"))]
 fn on_gpu(_: &mut dyn Communicator, _: Device, _: usize, _: Sharing) -> anyhow::Result<Outcome> {
-    anyhow::bail!("this langptune was built without CUDA; build it with `cargo build --release --features cuda`")
+    anyhow::bail!(
+        "this langptune was built without CUDA; build it with `cargo build --release --package trainer --features engine`"
+    )
 }

@@ -13,7 +13,9 @@ mod absent {
     use crate::cli::bench::Work;
 
     pub(in crate::cli) fn check(_: Option<u64>, _: bool) -> anyhow::Result<()> {
-        bail!("this langptune was built without CUDA; build it with `cargo build --release --features cuda`")
+        bail!(
+            "this langptune was built without CUDA; build it with `cargo build --release --package trainer --features engine`"
+        )
     }
 
     pub(in crate::cli) fn bench(_: bool, _: &[Work]) -> anyhow::Result<()> {

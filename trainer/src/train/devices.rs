@@ -68,7 +68,9 @@ fn join_gpus(tcp: Tcp, device: Device, wire: Precision) -> Result<Box<dyn Commun
 fn join_gpus(tcp: Tcp, device: Device, _: Precision) -> Result<Box<dyn Communicator>, TrainError> {
     refuse(
         tcp,
-        &format!("device {device}: this langptune was built without CUDA; build it with --features cuda"),
+        &format!(
+            "device {device}: this langptune was built without CUDA; build it with --features engine (docs/gpu.md)"
+        ),
     )
 }
 
@@ -83,7 +85,8 @@ pub fn device(device: Device) -> Result<models::Device, TrainError> {
         Device::Cuda(_) => Ok(models::Device::flex()),
         #[cfg(not(any(feature = "engine", feature = "cuda")))]
         Device::Cuda(_) => Err(TrainError::Mismatch(
-            "device cuda: this langptune was built without CUDA; build it with --features cuda".to_owned(),
+            "device cuda: this langptune was built without CUDA; build it with --features engine (docs/gpu.md)"
+                .to_owned(),
         )),
         Device::Wgpu => Err(TrainError::Mismatch(
             "device wgpu: training through WebGPU is not built".to_owned(),
