@@ -1,4 +1,7 @@
 //! A long table of which only the rows in view are in the page: headings sort, and the keyboard goes from row to row.
+//!
+//! It is written by hand because the table crate that is kept up for Leptos, leptos-struct-table, has a column for each field of a
+//! struct: columns here are known when a report has been read, and the reader chooses among them.
 
 pub mod visible;
 
