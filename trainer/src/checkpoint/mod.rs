@@ -76,6 +76,9 @@ pub struct State {
     pub embedder_batches: u64,
     /// Batches that the language model's order has given out.
     pub lm_batches: u64,
+    /// Tokens that go through the language model together, where a GPU's memory decided it.
+    #[serde(default)]
+    pub micro_batch_tokens: Option<u64>,
     /// How far the logs were written.
     pub logs: LogPosition,
     /// How far the trace was written, in bytes.
@@ -313,6 +316,7 @@ mod tests {
             pending: 0,
             embedder_batches: 0,
             lm_batches: 0,
+            micro_batch_tokens: Some(8192),
             logs: LogPosition::default(),
             trace: None,
         }

@@ -142,6 +142,7 @@ impl Trainer {
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(None, "lm")?;
+            self.settle_micro_batch()?;
             let [profiles, tokens] = self.lm_update(&catalogue)?;
             let tokens = self.log_pace(tokens)?;
             self.advance();
@@ -258,7 +259,7 @@ impl Trainer {
         };
         let temperature = self.config.rl.temperature;
         let lengths: Vec<usize> = users.iter().map(|rollout| self.tokens_of(rollout)).collect();
-        let sizes = self.micro_batches(lm, &lengths)?;
+        let sizes = self.micro_batches(lm, &lengths);
         let mut passes = Vec::with_capacity(sizes.len());
         let mut first = 0;
         let mut rest = &mut users[..];
@@ -293,17 +294,33 @@ impl Trainer {
     }
 
     /// How many users go through the model together, pass by pass.
-    fn micro_batches(&self, lm: &LmState, lengths: &[usize]) -> Result<Vec<usize>, TrainError> {
+    fn micro_batches(&self, lm: &LmState, lengths: &[usize]) -> Vec<usize> {
         let most = match self.config.lm.micro_batch {
             MicroBatch::Users(users) => users,
-            MicroBatch::Auto => match lm.model.tokens_that_fit()? {
-                Some(tokens) => return Ok(filled(lengths, tokens)),
+            MicroBatch::Auto => match lm.fitting {
+                Some(tokens) => return filled(lengths, tokens as usize),
                 None => self.config.lm.per_device_train_batch_size,
             },
         };
         let most = most.max(1);
         let passes = (0..lengths.len()).step_by(most);
-        Ok(passes.map(|first| most.min(lengths.len() - first)).collect())
+        passes.map(|first| most.min(lengths.len() - first)).collect()
+    }
+
+    /// Decides how many tokens go through the model together where a GPU's memory is to: once in a run, so that it goes on
+    /// to the same numbers, and as few as the fullest card takes, so that all ranks do the same.
+    fn settle_micro_batch(&mut self) -> Result<(), TrainError> {
+        let Some(lm) = &mut self.lm else { return Ok(()) };
+        if lm.fitting.is_some() || self.config.lm.micro_batch != MicroBatch::Auto {
+            return Ok(());
+        }
+        let Some(own) = lm.model.tokens_that_fit()? else {
+            return Ok(());
+        };
+        let all = self.comm.all_gather(&(own as u64).to_le_bytes())?;
+        let each = all.iter().filter_map(|part| part.as_slice().try_into().ok());
+        lm.fitting = each.map(u64::from_le_bytes).min();
+        Ok(())
     }
 
     /// Tokens of a user's row.

@@ -140,6 +140,8 @@ struct LmState {
     order: EpochOrder,
     /// Whether each rank keeps a part of the optimizer's moments.
     sharded: bool,
+    /// Tokens that go through the model together, once a GPU's memory has decided it.
+    fitting: Option<u64>,
 }
 
 /// The embedder and what trains it.

@@ -59,6 +59,7 @@ impl Trainer {
             pending: self.pending,
             embedder_batches: self.embedder.order.taken(),
             lm_batches: self.lm.as_ref().map_or(0, |lm| lm.order.taken()),
+            micro_batch_tokens: self.lm.as_ref().and_then(|lm| lm.fitting),
             logs: match &self.logger {
                 Some(logger) => logger.position()?,
                 None => Default::default(),
@@ -128,6 +129,7 @@ pub(super) fn restore(
         restore_parameters(lm.model.trainable(), &reader, prefix)?;
         read_optimizer(&own, LM, lm.model.trainable())?;
         lm.order.go_to(state.lm_batches);
+        lm.fitting = state.micro_batch_tokens;
     }
     let (reader, prefix) = open_model(&path.join(EMBEDDER))?;
     restore_parameters(embedder.model.trainable(), &reader, prefix)?;

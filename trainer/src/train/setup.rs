@@ -277,6 +277,7 @@ fn load_lm(
         optimizer: optimizer(&config.lm.optimizer),
         order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, place),
         sharded: false,
+        fitting: None,
     })
 }
 
