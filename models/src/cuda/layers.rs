@@ -1,9 +1,10 @@
 //! Parameters on the card: linear layers with their adapters in one matrix, and blocks of them.
 
 use super::gemm::{Factor, Scale};
-use super::gpu::{Buffer, Element, Gpu, View};
+use super::gpu::{Argument, Buffer, Element, Gpu, View};
 use super::kernels::{MERGE, NOISE, PLACE};
 use crate::ModelError;
+use crate::plan::Activation;
 
 /// A linear layer of a [`Stack`].
 #[derive(Debug, Clone)]
@@ -261,7 +262,7 @@ impl Stack {
                             out.stride.into(),
                             weight.into(),
                             weight.stride.into(),
-                            super::gpu::Argument::Address(address),
+                            Argument::Address(address),
                             self.inputs.into(),
                         ],
                     )?;
@@ -276,6 +277,15 @@ impl Stack {
 /// Blocks of 256 threads for so many columns.
 pub(super) fn blocks(columns: usize) -> u32 {
     columns.div_ceil(256) as u32
+}
+
+/// A non-linearity as kernels number it.
+pub(super) fn activation(of: Activation) -> Argument {
+    Argument::Int(match of {
+        Activation::Silu => 0,
+        Activation::Gelu => 1,
+        Activation::GeluTanh => 2,
+    })
 }
 
 /// Where a parameter's values come from.
@@ -301,7 +311,7 @@ pub(super) fn put(gpu: &Gpu, at: View, element: Element, values: &Values<'_>) ->
         let part = at.rows(first, rows, element);
         let grid = [blocks(at.columns), rows as u32, 1];
         let range = first * at.columns..(first + rows) * at.columns;
-        let place = |from: super::gpu::Argument| -> Result<(), ModelError> {
+        let place = |from: Argument| -> Result<(), ModelError> {
             // SAFETY: `from` has `rows` × `columns` values, as `part` has.
             unsafe {
                 let arguments = [part.into(), part.stride.into(), from, part.columns.into()];
@@ -314,7 +324,7 @@ pub(super) fn put(gpu: &Gpu, at: View, element: Element, values: &Values<'_>) ->
                 place((&copy).into())?;
             }
             Values::Card(buffer) => {
-                place(super::gpu::Argument::Address(buffer.pointer() + 4 * range.start as u64))?;
+                place(Argument::Address(buffer.pointer() + 4 * range.start as u64))?;
             }
             Values::Noise(seed, deviation) => {
                 let seed = seed.wrapping_mul(0x9E37_79B9).wrapping_add(first as u32);

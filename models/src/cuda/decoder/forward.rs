@@ -8,10 +8,9 @@ use crate::cuda::batch::{Rows, Scored};
 use crate::cuda::gemm::{Factor, Scale};
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
 use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE, SCORE};
-use crate::cuda::layers::{Stack, blocks};
+use crate::cuda::layers::{Stack, activation, blocks};
 use crate::decoder::check_tokens;
 use crate::packed::PackedBatch;
-use crate::plan::Activation;
 use crate::{ModelError, Policy, Scores, TrainedPart};
 
 /// f32 logits of at most so many bytes at a time.
@@ -538,11 +537,7 @@ impl CudaDecoder {
     }
 
     pub(in crate::cuda) fn activation(&self) -> Argument {
-        Argument::Int(match self.plan.activation {
-            Activation::Silu => 0,
-            Activation::Gelu => 1,
-            Activation::GeluTanh => 2,
-        })
+        activation(self.plan.activation)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::cuda::kernels::{
     ADD_BIAS, ADD_BIAS_8, BEND, BEND_8, EMBED_TEXT, EMBED_TEXT_8, Kernel, LAYER_NORM, LAYER_NORM_8, MOVE_ROWS,
     MOVE_ROWS_8, POOL, POOL_8,
 };
+use crate::cuda::layers::activation;
 use crate::plan::Activation;
 use crate::{ModelError, Pooling};
 
@@ -258,12 +259,11 @@ impl CudaEncoder {
     }
 
     pub(super) fn activation(&self) -> Argument {
-        Argument::Int(match self.plan.activation {
-            Activation::Silu => 0,
-            // As the fused product has it.
-            Activation::Gelu if self.fused => 2,
-            Activation::Gelu => 1,
-            Activation::GeluTanh => 2,
+        // As the fused product has it.
+        activation(if self.fused {
+            Activation::GeluTanh
+        } else {
+            self.plan.activation
         })
     }
 

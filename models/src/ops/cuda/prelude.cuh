@@ -8,7 +8,6 @@ typedef long long i64;
 
 #define FULL_MASK 0xffffffffu
 #define LOG2E 1.4426950408889634f
-#define LN2 0.6931471805599453f
 #define INFINITE __int_as_float(0x7f800000)
 
 // ---- conversions
@@ -32,9 +31,6 @@ __device__ __forceinline__ u32 pack_bf16(float low, float high) {
 
 __device__ __forceinline__ float low_f32(u32 pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_f32(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-__device__ __forceinline__ void store(bf16* to, float x) { *to = to_bf16(x); }
-__device__ __forceinline__ void store(float* to, float x) { *to = x; }
 
 // ---- eight values at once: 16 bytes of bf16, 32 bytes of f32; the address must be a multiple of 16
 
@@ -68,30 +64,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 
 __device__ __forceinline__ float exp_fast(float x) { return exp2_fast(x * LOG2E); }
 
-#define SILU 0
-#define GELU 1
-#define GELU_TANH 2
-
-// Activation `kind` of x and its derivative: SiLU, GELU by erf, or GELU's tanh form (Hendrycks & Gimpel, 2016).
-__device__ __forceinline__ float activate(int kind, float x) {
-    if (kind == SILU) return x / (1.0f + exp_fast(-x));
-    if (kind == GELU) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    float inner = 0.7978846f * (x + 0.044715f * x * x * x);
-    return x * (1.0f - 1.0f / (exp_fast(2.0f * inner) + 1.0f));
-}
-
-__device__ __forceinline__ float activate_slope(int kind, float x) {
-    if (kind == SILU) {
-        float s = 1.0f / (1.0f + exp_fast(-x));
-        return s * (1.0f + x * (1.0f - s));
-    }
-    if (kind == GELU) return 0.5f * (1.0f + erff(x * 0.70710678f)) + x * 0.39894228f * exp_fast(-0.5f * x * x);
-    float inner = 0.7978846f * (x + 0.044715f * x * x * x);
-    float s = 1.0f - 1.0f / (exp_fast(2.0f * inner) + 1.0f);  // (1 + tanh) / 2
-    return s + x * 2.0f * s * (1.0f - s) * 0.7978846f * (1.0f + 0.134145f * x * x);
-}
-
-// ---- sums and maxima in a fixed order
+// ---- sums and maxima of a warp
 
 __device__ __forceinline__ float warp_sum(float x) {
     #pragma unroll
@@ -103,25 +76,6 @@ __device__ __forceinline__ float warp_max(float x) {
     #pragma unroll
     for (int step = 16; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(FULL_MASK, x, step));
     return x;
-}
-
-// The sum over a block of whole warps; every thread gets it. `scratch`: 32 floats of shared memory.
-__device__ __forceinline__ float block_sum(float x, float* scratch) {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    x = warp_sum(x);
-    __syncthreads();
-    if (lane == 0) scratch[warp] = x;
-    __syncthreads();
-    return warp_sum(lane < warps ? scratch[lane] : 0.0f);
-}
-
-__device__ __forceinline__ float block_max(float x, float* scratch) {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    x = warp_max(x);
-    __syncthreads();
-    if (lane == 0) scratch[warp] = x;
-    __syncthreads();
-    return warp_max(lane < warps ? scratch[lane] : -INFINITE);
 }
 
 // ---- tensor cores and copies to shared memory
@@ -170,18 +124,3 @@ __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_grou
 // eight rows' equal pieces lie in different banks.
 template <int DIM>
 __device__ __forceinline__ u32 tile_offset(int row, int piece) { return (u32)(row * DIM * 2 + ((piece ^ (row & 7)) << 4)); }
-
-// ---- random numbers
-
-// Philox4x32-10 (Salmon et al., 2011), as `models/src/random.rs` has it.
-__device__ __forceinline__ uint4 philox(uint4 c, u32 k0, u32 k1) {
-    #pragma unroll
-    for (int round = 0; round < 10; round++) {
-        u32 h0 = __umulhi(0xD2511F53u, c.x), l0 = 0xD2511F53u * c.x;
-        u32 h1 = __umulhi(0xCD9E8D57u, c.z), l1 = 0xCD9E8D57u * c.z;
-        c = make_uint4(h1 ^ c.y ^ k0, l1, h0 ^ c.w ^ k1, l0);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return c;
-}
