@@ -91,41 +91,74 @@ impl Rows {
     }
 }
 
+/// Places by the id that each names: those of one id together and in order.
+#[derive(Debug)]
+pub(super) struct Grouped {
+    /// Ids, each once, in ascending order.
+    pub(super) ids: Buffer,
+    pub(super) count: usize,
+    /// The places, and where each id's begin among them, and the end.
+    pub(super) order: Buffer,
+    pub(super) starts: Buffer,
+}
+
+impl Grouped {
+    pub(super) fn new(gpu: &Gpu, named: &[u32]) -> Result<Self, ModelError> {
+        let (ids, order, starts) = group(named);
+        Ok(Self {
+            count: ids.len(),
+            ids: gpu.upload(&ids)?,
+            order: gpu.upload(&order)?,
+            starts: gpu.upload(&starts)?,
+        })
+    }
+}
+
+fn group(named: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+    let mut order: Vec<u32> = (0..named.len() as u32).collect();
+    order.sort_unstable_by_key(|&place| (named[place as usize], place));
+    let (mut ids, mut starts) = (Vec::new(), Vec::new());
+    for (at, &place) in order.iter().enumerate() {
+        let id = named[place as usize];
+        if ids.last() != Some(&id) {
+            ids.push(id);
+            starts.push(at as u32);
+        }
+    }
+    starts.push(order.len() as u32);
+    (ids, order, starts)
+}
+
 /// Where tokens are scored: which row predicts each, and for the way back which scores each predicting row has.
 #[derive(Debug)]
 pub(super) struct Scored {
     pub(super) count: usize,
     pub(super) tokens: Buffer,
     pub(super) predictors: Buffer,
-    /// Predicting rows, each once.
-    pub(super) rows: Buffer,
-    pub(super) row_count: usize,
-    /// Scores by predicting row, and where each row's begin among them.
-    pub(super) order: Buffer,
-    pub(super) starts: Buffer,
+    pub(super) by_row: Grouped,
 }
 
 impl Scored {
     pub(super) fn of(gpu: &Gpu, batch: &PackedBatch) -> Result<Self, ModelError> {
-        let mut order: Vec<u32> = (0..batch.predictors.len() as u32).collect();
-        order.sort_by_key(|&score| (batch.predictors[score as usize], score));
-        let (mut rows, mut starts) = (Vec::new(), Vec::new());
-        for (place, &score) in order.iter().enumerate() {
-            let row = batch.predictors[score as usize];
-            if rows.last() != Some(&row) {
-                rows.push(row);
-                starts.push(place as u32);
-            }
-        }
-        starts.push(order.len() as u32);
         Ok(Self {
             count: batch.scored.len(),
             tokens: gpu.upload(&batch.scored)?,
             predictors: gpu.upload(&batch.predictors)?,
-            row_count: rows.len(),
-            rows: gpu.upload(&rows)?,
-            order: gpu.upload(&order)?,
-            starts: gpu.upload(&starts)?,
+            by_row: Grouped::new(gpu, &batch.predictors)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::group;
+
+    #[test]
+    fn places_of_an_id_stand_together_in_order() {
+        let (ids, order, starts) = group(&[7, 2, 7, 9, 2, 7]);
+        assert_eq!(ids, [2, 7, 9]);
+        assert_eq!(order, [1, 4, 0, 2, 5, 3]);
+        assert_eq!(starts, [0, 2, 5, 6]);
+        assert_eq!(group(&[]), (vec![], vec![], vec![0]));
     }
 }

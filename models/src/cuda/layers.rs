@@ -1,8 +1,10 @@
 //! Parameters on the card: linear layers with their adapters in one matrix, and blocks of them.
 
-use super::gemm::{Factor, Scale};
+use std::sync::Arc;
+
+use super::gemm::{Epilogue, Factor, Scale};
 use super::gpu::{Argument, Buffer, Element, Gpu, View};
-use super::kernels::{MERGE, NOISE, PLACE};
+use super::kernels::{ADD_ROW, MERGE, NOISE, PLACE};
 use crate::ModelError;
 use crate::plan::Activation;
 
@@ -16,8 +18,12 @@ pub(super) struct Part {
     pub(super) rank: usize,
     /// First of its rows in the stack.
     first: usize,
+    /// First of its outputs among those of the stack.
+    first_output: usize,
     /// Which trained parameters W, A and B are.
     pub(super) slots: [Option<usize>; 3],
+    /// Which trained parameter its bias is.
+    pub(super) bias_slot: Option<usize>,
 }
 
 impl Part {
@@ -29,10 +35,13 @@ impl Part {
 
 /// Linear layers over one input. For each, its rows hold `[W | B]` and below them `[A | ·]`: then
 /// `y = [x | s·xAᵀ] · [W | B]ᵀ` and `dx = [dy | s·dyB] · [W ; A]` are one product each over a longer inner dimension, summed in
-/// f32 and rounded once, and the layers without their adapters are the same memory, narrower.
+/// f32 and rounded once, and the layers without their adapters are the same memory, narrower. A bias, where there is one, is added
+/// by the product that makes y.
 #[derive(Debug)]
 pub(super) struct Stack {
     matrix: Buffer,
+    /// One for each output of all parts, of what the model computes in. Adapters leave it alone: merged weights share it.
+    bias: Option<Arc<Buffer>>,
     pub(super) inputs: usize,
     /// The largest rank of its parts.
     rank: usize,
@@ -52,7 +61,7 @@ impl Stack {
         scale: f32,
     ) -> Result<Self, ModelError> {
         let rank = layers.iter().map(|layer| layer.2).max().unwrap_or(0);
-        let mut first = 0;
+        let (mut first, mut first_output) = (0, 0);
         let mut parts = Vec::with_capacity(layers.len());
         for (name, outputs, rank) in layers {
             let part = Part {
@@ -60,9 +69,12 @@ impl Stack {
                 outputs: *outputs,
                 rank: *rank,
                 first,
+                first_output,
                 slots: [None; 3],
+                bias_slot: None,
             };
             first += part.height();
+            first_output += part.outputs;
             parts.push(part);
         }
         let matrix = if rank > 0 {
@@ -72,12 +84,43 @@ impl Stack {
         };
         Ok(Self {
             matrix,
+            bias: None,
             inputs,
             rank,
             parts,
             scale,
             element,
         })
+    }
+
+    /// Outputs of all parts.
+    pub(super) fn outputs(&self) -> usize {
+        self.parts.iter().map(|part| part.outputs).sum()
+    }
+
+    /// Gives it a bias, of no value yet.
+    pub(super) fn add_bias(&mut self, gpu: &Gpu) -> Result<(), ModelError> {
+        self.bias = Some(Arc::new(gpu.elements(self.outputs(), self.element)?));
+        Ok(())
+    }
+
+    /// Takes the bias of `other`, which has the same outputs.
+    pub(super) fn share_bias(&mut self, other: &Self) {
+        self.bias.clone_from(&other.bias);
+    }
+
+    fn biases(&self) -> Option<View> {
+        let bias = self.bias.as_ref()?;
+        Some(bias.matrix(1, self.outputs()))
+    }
+
+    /// The bias of one part, `[1, outputs]`, where there is one.
+    pub(super) fn bias(&self, part: usize) -> Option<View> {
+        let Part {
+            outputs, first_output, ..
+        } = self.parts[part];
+        self.biases()
+            .map(|all| all.columns(first_output, outputs, self.element))
     }
 
     fn all(&self) -> View {
@@ -119,12 +162,6 @@ impl Stack {
         self.all().columns(0, self.inputs, self.element)
     }
 
-    /// All of the weights, `[outputs of all parts, inputs]`: for stacks without adapters.
-    pub(super) fn weights(&self) -> View {
-        debug_assert_eq!(self.rank, 0);
-        self.tall()
-    }
-
     /// Width of rows of input for `part`: the input, and room for what goes through its adapter.
     pub(super) fn input_width(&self, part: usize) -> usize {
         self.inputs + self.parts[part].rank
@@ -140,28 +177,63 @@ impl Stack {
         self.parts[part].first
     }
 
-    /// `y = W x`, and `+ s B A x` where `adapted`. `x` has room for the adapter's inner values behind the input.
+    /// `y = W x + b`, and `+ s B A x` where `adapted`. `x` has room for the adapter's inner values behind the input.
     pub(super) fn forward(&self, gpu: &Gpu, part: usize, x: View, y: View, adapted: bool) -> Result<(), ModelError> {
         let (element, rank) = (self.element, self.parts[part].rank);
-        let plain = x.columns(0, self.inputs, element);
+        let bias = self.bias(part);
         if !adapted || rank == 0 {
-            let weight = Factor::Transposed(self.weight(part));
-            return gpu.multiply((y, element), Factor::Plain(plain), weight, element, Scale::ONE);
+            let plain = x.columns(0, self.inputs, element);
+            return self.product(gpu, plain, self.weight(part), y, bias);
         }
-        let low = x.columns(self.inputs, rank, element);
-        gpu.multiply(
-            (low, element),
-            Factor::Plain(plain),
-            Factor::Transposed(self.a(part)),
-            element,
-            Scale::times(self.scale),
-        )?;
-        let wide = Factor::Transposed(self.wide(part));
+        self.forward_low(gpu, part, x)?;
         let x = x.columns(0, self.inputs + rank, element);
-        gpu.multiply((y, element), Factor::Plain(x), wide, element, Scale::ONE)
+        self.product(gpu, x, self.wide(part), y, bias)
     }
 
-    /// As [`Stack::forward`] without adapters, into f32.
+    /// The adapter's inner values `s A x`, behind the input in `x`; nothing where there is none.
+    pub(super) fn forward_low(&self, gpu: &Gpu, part: usize, x: View) -> Result<(), ModelError> {
+        let (element, rank) = (self.element, self.parts[part].rank);
+        if rank == 0 {
+            return Ok(());
+        }
+        let (plain, low) = (
+            x.columns(0, self.inputs, element),
+            x.columns(self.inputs, rank, element),
+        );
+        let a = Factor::Transposed(self.a(part));
+        let scale = Scale::times(self.scale);
+        gpu.multiply((low, element), Factor::Plain(plain), a, element, scale)
+    }
+
+    /// `y = W x + b` of all parts side by side: for stacks without adapters.
+    pub(super) fn forward_all(&self, gpu: &Gpu, x: View, y: View) -> Result<(), ModelError> {
+        debug_assert_eq!(self.rank, 0);
+        self.product(gpu, x, self.tall(), y, self.biases())
+    }
+
+    /// `y = x · wᵀ`, and a row added to each of its rows.
+    fn product(&self, gpu: &Gpu, x: View, w: View, y: View, bias: Option<View>) -> Result<(), ModelError> {
+        let element = self.element;
+        let (into, left, right) = ((y, element), Factor::Plain(x), Factor::Transposed(w));
+        let Some(bias) = bias else {
+            return gpu.multiply(into, left, right, element, Scale::ONE);
+        };
+        // On tensor cores the product adds it before it rounds.
+        let even = |view: View| view.pointer.is_multiple_of(16) && view.stride.is_multiple_of(8);
+        let sizes = [x.columns, y.columns].iter().all(|size| size.is_multiple_of(8));
+        if element == Element::Bf16 && sizes && [x, w, y].into_iter().all(even) && bias.pointer.is_multiple_of(16) {
+            return gpu.multiply_then(into, left, right, element, Epilogue::Bias(bias.pointer));
+        }
+        gpu.multiply(into, left, right, element, Scale::ONE)?;
+        // SAFETY: y has rows of as many columns as the bias.
+        unsafe {
+            let arguments = [y.into(), y.stride.into(), bias.into(), y.columns.into()];
+            let grid = [y.rows as u32, blocks(y.columns), 1];
+            gpu.launch(ADD_ROW, element, grid, 256, 0, &arguments)
+        }
+    }
+
+    /// As [`Stack::forward`], into f32: for the head, which has no bias.
     pub(super) fn forward_f32(
         &self,
         gpu: &Gpu,
@@ -170,32 +242,16 @@ impl Stack {
         y: View,
         adapted: bool,
     ) -> Result<(), ModelError> {
+        debug_assert!(self.bias.is_none());
         let (element, rank) = (self.element, self.parts[part].rank);
-        let adapted = adapted && rank > 0;
-        let plain = x.columns(0, self.inputs, element);
-        if adapted {
-            let low = x.columns(self.inputs, rank, element);
-            let a = Factor::Transposed(self.a(part));
-            gpu.multiply(
-                (low, element),
-                Factor::Plain(plain),
-                a,
-                element,
-                Scale::times(self.scale),
-            )?;
-        }
-        let (x, w) = if adapted {
+        let (x, w) = if adapted && rank > 0 {
+            self.forward_low(gpu, part, x)?;
             (x.columns(0, self.inputs + rank, element), self.wide(part))
         } else {
-            (plain, self.weight(part))
+            (x.columns(0, self.inputs, element), self.weight(part))
         };
-        gpu.multiply(
-            (y, Element::F32),
-            Factor::Plain(x),
-            Factor::Transposed(w),
-            element,
-            Scale::ONE,
-        )
+        let (x, w) = (Factor::Plain(x), Factor::Transposed(w));
+        gpu.multiply((y, Element::F32), x, w, element, Scale::ONE)
     }
 
     /// The adapters' inner gradients, behind each part's own in `dy`, whose first columns are the gradient of the outputs.

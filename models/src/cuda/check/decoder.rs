@@ -5,6 +5,9 @@ use std::path::Path;
 use super::Check;
 use crate::cuda::decoder::{CudaDecoder, CudaDecoderOptions};
 use crate::cuda::gpu::{Element, Gpu};
+use crate::decoder::decoder_specs;
+use crate::files::{CheckpointReader, Dtype, NamedTensor, write_safetensors};
+use crate::plan::ConfigFile;
 use crate::random::{philox, uniform_values};
 use crate::sample::{Draws, Prompt};
 use crate::{
@@ -17,15 +20,21 @@ pub(super) struct Small {
     name: &'static str,
     pub(super) config: &'static str,
     pub(super) vocabulary: u32,
+    /// Rank of its adapters.
+    rank: usize,
+    /// Whether it is trained whole, too.
+    whole: bool,
 }
 
-pub(super) const SMALL: [Small; 4] = [
+pub(super) const SMALL: [Small; 6] = [
     Small {
         name: "gemma, one key head",
         config: r#"{"model_type": "gemma", "vocab_size": 301, "hidden_size": 56, "intermediate_size": 104,
             "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 24, "rms_norm_eps": 1e-6,
             "max_position_embeddings": 512}"#,
         vocabulary: 301,
+        rank: 9,
+        whole: true,
     },
     Small {
         name: "llama, grouped heads of 64",
@@ -33,6 +42,8 @@ pub(super) const SMALL: [Small; 4] = [
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu",
             "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 512}"#,
         vocabulary: 517,
+        rank: 9,
+        whole: true,
     },
     Small {
         name: "gemma, heads of 256",
@@ -40,6 +51,8 @@ pub(super) const SMALL: [Small; 4] = [
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
             "max_position_embeddings": 512}"#,
         vocabulary: 211,
+        rank: 9,
+        whole: false,
     },
     Small {
         name: "llama, heads of 128, tied",
@@ -47,21 +60,67 @@ pub(super) const SMALL: [Small; 4] = [
             "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 128, "hidden_act": "silu",
             "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "max_position_embeddings": 512}"#,
         vocabulary: 260,
+        rank: 9,
+        whole: false,
+    },
+    Small {
+        name: "llama, biases, sizes in eights",
+        config: r#"{"model_type": "llama", "vocab_size": 264, "hidden_size": 64, "intermediate_size": 120,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "hidden_act": "silu",
+            "rms_norm_eps": 1e-5, "attention_bias": true, "mlp_bias": true, "max_position_embeddings": 512}"#,
+        vocabulary: 264,
+        rank: 16,
+        whole: true,
+    },
+    Small {
+        name: "llama, biases, no size of it round, tied",
+        config: r#"{"model_type": "llama", "vocab_size": 157, "hidden_size": 51, "intermediate_size": 77,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 18, "hidden_act": "silu",
+            "rms_norm_eps": 1e-5, "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true,
+            "max_position_embeddings": 512}"#,
+        vocabulary: 157,
+        rank: 9,
+        whole: true,
     },
 ];
+
+/// Fresh models have biases of zero, which would show nothing: others in their place.
+fn fill_biases(folder: &Path, seed: u64) -> Result<(), ModelError> {
+    let plan = ConfigFile::open(&folder.join("config.json"))?.decoder()?;
+    let reader = CheckpointReader::open(folder)?;
+    let tensors = decoder_specs(&plan).into_iter().zip(0..).map(|(spec, stream)| {
+        let data = match spec.name.ends_with(".bias") {
+            true => uniform_values(seed, stream, spec.scalars(), 0.3),
+            false => reader.read(&spec.name, &spec.shape)?.0,
+        };
+        Ok(NamedTensor {
+            name: spec.name,
+            shape: spec.shape,
+            data,
+        })
+    });
+    let tensors = tensors.collect::<Result<Vec<_>, ModelError>>()?;
+    drop(reader);
+    write_safetensors(&folder.join("model.safetensors"), tensors, Dtype::F32)
+}
 
 pub(super) fn check(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
     for (small, number) in SMALL.iter().zip(0..) {
         let path = folder.join("config.json");
         std::fs::write(&path, small.config).map_err(|source| ModelError::io(&path, source))?;
         write_initial_decoder(folder, seed + number, 0.08)?;
+        fill_biases(folder, seed + number)?;
         let targets: Vec<String> = LoraConfig::ALL_TARGETS.iter().map(|&name| name.to_owned()).collect();
         let lora = TrainedPart::Lora(LoraConfig {
-            rank: 9,
+            rank: small.rank,
             alpha: 12.0,
             targets,
         });
-        for (part, trained) in [(lora, "adapters"), (TrainedPart::LastLayers(1), "last block")] {
+        let mut parts = vec![(lora, "adapters"), (TrainedPart::LastLayers(1), "last block")];
+        if small.whole {
+            parts.push((TrainedPart::Full, "all of it"));
+        }
+        for (part, trained) in parts {
             for element in [Element::F32, Element::Bf16] {
                 let inputs = Inputs {
                     gpu,

@@ -86,6 +86,13 @@ fn gradients(
 ) -> Result<Vec<usize>, ModelError> {
     /// Smaller than this share of the largest gradient of all, one is rounding.
     const ROUNDING: f64 = 1e-5;
+    if expected.trained() != found.trained() {
+        let message = format!(
+            "{}: parameters are in another order than the processor's",
+            name("gradients")
+        );
+        return Err(ModelError::Input(message));
+    }
     let read = |of: &mut dyn Trainable, index: usize| -> Result<Vec<f32>, ModelError> {
         Ok(of.gradient(index)?.map(|gradient| gradient.value).unwrap_or_default())
     };

@@ -1,17 +1,14 @@
 //! The way back through a forward pass.
 
 use super::forward::{by_eight, eight, views};
+use super::gradients::{add_gradients, embedding_gradient, norm_gradient};
 use super::{CudaDecoder, CudaPass, Norm, Saved};
 use crate::ModelError;
 use crate::cuda::attend::Attended;
 use crate::cuda::batch::Rows;
-use crate::cuda::gemm::Factor;
-use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
-use crate::cuda::kernels::{
-    GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, NORM_WEIGHT_GRADIENT, SCORE_BACKWARD, SUM_ROWS,
-};
-use crate::cuda::layers::{Stack, blocks};
-use crate::cuda::parameters::Parameters;
+use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::kernels::{GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, SCORE_BACKWARD, SUM_ROWS};
+use crate::cuda::layers::blocks;
 
 impl CudaDecoder {
     /// Adds the gradients of Σ slopes · logprobs to the sums that are kept.
@@ -36,6 +33,11 @@ impl CudaDecoder {
         for index in (first..self.plan.layers).rev() {
             let Some(block) = saved.pop() else { break };
             self.block_backward(index, &block, &pass.rows, &gradient, &dy, index == first)?;
+        }
+        if let (Some(slot), Some(tokens)) = (self.embedding_slot, &pass.embedded) {
+            let scale = self.embedding_scale();
+            let parameters = &mut self.parameters;
+            embedding_gradient(&gpu, element, parameters, slot, tokens, (&gradient, width), scale)?;
         }
         Ok(())
     }
@@ -89,16 +91,9 @@ impl CudaDecoder {
         let fresh = gpu.elements(count * width, Element::F32)?;
         let slope = dx.matrix(count, width);
         self.norm_backward(&fresh, None, slope, &pass.last, &pass.inverse, &self.norm, count, true)?;
-        norm_gradient(
-            &gpu,
-            element,
-            &mut self.parameters,
-            &self.norm,
-            slope,
-            &pass.last,
-            &pass.inverse,
-            count,
-        )?;
+        let of = (&pass.last, &pass.inverse);
+        norm_gradient(&gpu, element, &mut self.parameters, &self.norm, slope, of)?;
+        let by_row = &pass.scored.by_row;
         // SAFETY: rows of both are `width` wide; the targets are among the tokens.
         unsafe {
             let arguments = [
@@ -106,19 +101,12 @@ impl CudaDecoder {
                 dy.into(),
                 dy.stride.into(),
                 (&fresh).into(),
-                (&pass.scored.rows).into(),
-                (&pass.scored.order).into(),
-                (&pass.scored.starts).into(),
+                (&by_row.ids).into(),
+                (&by_row.order).into(),
+                (&by_row.starts).into(),
                 width.into(),
             ];
-            gpu.launch(
-                SUM_ROWS,
-                element,
-                [pass.scored.row_count as u32, 1, 1],
-                256,
-                0,
-                &arguments,
-            )
+            gpu.launch(SUM_ROWS, element, [by_row.count as u32, 1, 1], 256, 0, &arguments)
         }
     }
 
@@ -202,17 +190,8 @@ impl CudaDecoder {
             count,
             false,
         )?;
-        let (hidden, inverse) = (&saved.hidden_mid, &saved.inverse_mid);
-        norm_gradient(
-            &gpu,
-            element,
-            &mut self.parameters,
-            &layer.mlp_norm,
-            dz.0,
-            hidden,
-            inverse,
-            count,
-        )?;
+        let of = (saved.hidden_mid.as_ref(), &saved.inverse_mid);
+        norm_gradient(&gpu, element, &mut self.parameters, &layer.mlp_norm, dz.0, of)?;
 
         // Attention.
         layer.output.backward_low(&gpu, d_out.0)?;
@@ -259,16 +238,8 @@ impl CudaDecoder {
             count,
             false,
         )?;
-        norm_gradient(
-            &gpu,
-            element,
-            &mut self.parameters,
-            &layer.input_norm,
-            dx.0,
-            hidden,
-            inverse,
-            count,
-        )
+        let of = (hidden.as_ref(), inverse);
+        norm_gradient(&gpu, element, &mut self.parameters, &layer.input_norm, dx.0, of)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the kernel's own")]
@@ -308,67 +279,5 @@ impl CudaDecoder {
             self.gpu
                 .launch(kernel, self.element, [count as u32, 1, 1], 256, 0, &arguments)
         }
-    }
-}
-
-/// Adds the gradients of a stack's parameters: `x` are the inputs of its parts (one for all without adapters), `dy` the gradients
-/// of its outputs, with those of the adapters' inner values behind each.
-fn add_gradients(
-    gpu: &Gpu,
-    element: Element,
-    parameters: &mut Parameters,
-    stack: &Stack,
-    x: &[View],
-    dy: View,
-) -> Result<(), ModelError> {
-    let mut add = |slot: Option<usize>, left: View, right: View| -> Result<(), ModelError> {
-        let Some(slot) = slot else { return Ok(()) };
-        let (slope, scale) = parameters.slope(slot);
-        let (left, right) = (Factor::Transposed(left), Factor::Plain(right));
-        gpu.multiply((slope, Element::F32), left, right, element, scale)
-    };
-    for (index, part) in stack.parts.iter().enumerate() {
-        let x = x.get(index).copied().unwrap_or(x[0]);
-        let plain = x.columns(0, stack.inputs, element);
-        let start = stack.gradient_start(index);
-        let own = dy.columns(start, part.outputs, element);
-        let [weight, a, b] = part.slots;
-        add(weight, own, plain)?;
-        if part.rank > 0 {
-            let inner = dy.columns(start + part.outputs, part.rank, element);
-            add(a, inner, plain)?;
-            add(b, own, x.columns(stack.inputs, part.rank, element))?;
-        }
-    }
-    Ok(())
-}
-
-#[expect(clippy::too_many_arguments, reason = "the kernel's own")]
-fn norm_gradient(
-    gpu: &Gpu,
-    element: Element,
-    parameters: &mut Parameters,
-    norm: &Norm,
-    slope: View,
-    hidden: &Buffer,
-    inverse: &Buffer,
-    count: usize,
-) -> Result<(), ModelError> {
-    let Some(slot) = norm.slot else { return Ok(()) };
-    let gradient = parameters.zeroed_slope(slot)?;
-    let width = slope.columns;
-    // SAFETY: all have `count` rows of `width`.
-    unsafe {
-        let arguments = [
-            gradient.into(),
-            slope.into(),
-            slope.stride.into(),
-            hidden.into(),
-            Argument::Address(0),
-            inverse.into(),
-            width.into(),
-            count.into(),
-        ];
-        gpu.launch(NORM_WEIGHT_GRADIENT, element, [blocks(width), 1, 1], 256, 0, &arguments)
     }
 }

@@ -14,6 +14,9 @@ use crate::random::uniform_values;
 use crate::weights::ParameterSpec;
 use crate::{ModelError, Trainable, TrainedPart};
 
+/// The embedding's name in files.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// Where a model's parameters come from.
 #[derive(Debug)]
 enum Source {
@@ -21,11 +24,12 @@ enum Source {
     /// Normal values under a seed: for timings.
     Noise(u32),
 }
+
 impl CudaDecoder {
     /// Loads a Hugging Face folder.
     ///
     /// # Errors
-    /// As [`crate::Decoder::load`]; where the model has biases; where the GPU's memory is too small.
+    /// As [`crate::Decoder::load`]; where the GPU's memory is too small.
     pub fn load(folder: &Path, options: &CudaDecoderOptions) -> Result<Self, ModelError> {
         let plan = ConfigFile::open(&folder.join("config.json"))?.decoder()?;
         let reader = CheckpointReader::open(folder)?;
@@ -73,11 +77,6 @@ impl CudaDecoder {
         options: &CudaDecoderOptions,
         path: &Path,
     ) -> Result<Self, ModelError> {
-        if plan.attention_bias || plan.mlp_bias {
-            return Err(ModelError::Input(
-                "models with biases are not supported on this device yet; use --device cpu".to_owned(),
-            ));
-        }
         if plan.head_dim > 256 {
             let message = format!(
                 "heads of {} are not supported on this device: at most 256",
@@ -87,13 +86,7 @@ impl CudaDecoder {
         }
         let (rank, scale) = match &options.part {
             TrainedPart::Lora(config) => (config.rank, config.scale() as f32),
-            TrainedPart::Full => {
-                return Err(ModelError::Input(
-                    "training all parameters is not supported on this device yet; train adapters or the last layers"
-                        .to_owned(),
-                ));
-            }
-            TrainedPart::Nothing | TrainedPart::LastLayers(_) => (0, 1.0),
+            TrainedPart::Nothing | TrainedPart::LastLayers(_) | TrainedPart::Full => (0, 1.0),
         };
         let adapted = |name: &str| match &options.part {
             TrainedPart::Lora(config) => {
@@ -124,6 +117,7 @@ impl CudaDecoder {
             element: options.element,
             part: options.part.clone(),
             embedding,
+            embedding_slot: None,
             layers,
             norm,
             head,
@@ -137,8 +131,17 @@ impl CudaDecoder {
         };
         match options.part.clone() {
             TrainedPart::Lora(_) => decoder.start_adapters(source, options.seed)?,
-            TrainedPart::LastLayers(count) => decoder.start_last_layers(source, count)?,
-            TrainedPart::Nothing | TrainedPart::Full => decoder.first_trained = decoder.plan.layers,
+            TrainedPart::LastLayers(count) => {
+                let layers = decoder.plan.layers;
+                if count == 0 || count > layers {
+                    let message =
+                        format!("num_layers_unfrozen: expected 1 to {layers} (the model's blocks), found {count}");
+                    return Err(ModelError::Input(message));
+                }
+                decoder.start_training(source, layers - count, false)?;
+            }
+            TrainedPart::Full => decoder.start_training(source, 0, true)?,
+            TrainedPart::Nothing => decoder.first_trained = decoder.plan.layers,
         }
         let all: usize = decoder_specs(&decoder.plan).iter().map(ParameterSpec::scalars).sum();
         let trained: usize = decoder.parameters.trained().iter().map(ParameterSpec::scalars).sum();
@@ -189,15 +192,10 @@ impl CudaDecoder {
         Ok(())
     }
 
-    fn start_last_layers(&mut self, source: &Source, count: usize) -> Result<(), ModelError> {
-        let layers = self.plan.layers;
-        if count == 0 || count > layers {
-            let message = format!("num_layers_unfrozen: expected 1 to {layers} (the model's blocks), found {count}");
-            return Err(ModelError::Input(message));
-        }
-        self.first_trained = layers - count;
-        let gpu = self.gpu.clone();
-        let plan = self.plan.clone();
+    /// Trains the blocks from `first` on, the norm and the head, unless that is the embedding; with `all` the embedding too.
+    fn start_training(&mut self, source: &Source, first: usize, all: bool) -> Result<(), ModelError> {
+        self.first_trained = first;
+        let (gpu, plan) = (self.gpu.clone(), self.plan.clone());
         let builder = Builder {
             gpu: &gpu,
             element: self.element,
@@ -206,44 +204,36 @@ impl CudaDecoder {
             scale: 1.0,
             rank_of: &|_| 0,
         };
+        let (table, head) = (all && !plan.tied, all || !plan.tied);
         self.loaded = Some(Loaded {
-            layers: (self.first_trained..layers)
+            embedding: table.then(|| builder.embedding()).transpose()?,
+            layers: (first..plan.layers)
                 .map(|index| builder.layer(index))
                 .collect::<Result<_, _>>()?,
             norm: builder.norm("model.norm")?,
-            head: match plan.tied {
-                true => None,
-                false => Some(builder.head()?),
-            },
+            head: head.then(|| builder.head()).transpose()?,
         });
-        let element = self.element;
-        let weight = |parameters: &mut Parameters, stack: &mut Stack| -> Result<(), ModelError> {
-            for index in 0..stack.parts.len() {
-                let (outputs, inputs) = (stack.parts[index].outputs, stack.inputs);
-                let name = format!("{}.weight", stack.parts[index].name);
-                let values = builder.values(&name, &[outputs, inputs])?;
-                let copy = Some((stack.weight(index), element));
-                stack.parts[index].slots[0] = Some(parameters.add(name, &[outputs, inputs], values, copy)?);
-            }
-            Ok(())
-        };
-        let norm = |parameters: &mut Parameters, norm: &mut Norm| -> Result<(), ModelError> {
-            let name = format!("{}.weight", norm.name);
-            let values = builder.values(&name, &[plan.hidden])?;
-            let copy = Some((norm.weight.matrix(1, plan.hidden), Element::F32));
-            norm.slot = Some(parameters.add(name, &[plan.hidden], values, copy)?);
-            Ok(())
-        };
-        for layer in &mut self.layers[layers - count..] {
-            for stack in layer.stacks_mut() {
-                weight(&mut self.parameters, stack)?;
-            }
-            norm(&mut self.parameters, &mut layer.input_norm)?;
-            norm(&mut self.parameters, &mut layer.mlp_norm)?;
+        let parameters = &mut self.parameters;
+        if all {
+            let at = match &self.embedding {
+                Some(table) => table.matrix(plan.vocabulary, plan.hidden),
+                None => self.head.weight(0),
+            };
+            let shape = [plan.vocabulary, plan.hidden];
+            let slot = builder.train(parameters, EMBEDDING.to_owned(), &shape, (at, self.element))?;
+            self.embedding_slot = Some(slot);
         }
-        norm(&mut self.parameters, &mut self.norm)?;
-        if !plan.tied {
-            weight(&mut self.parameters, &mut self.head)?;
+        for layer in &mut self.layers[first..] {
+            for stack in layer.stacks_mut() {
+                builder.train_stack(parameters, stack)?;
+            }
+            builder.train_norm(parameters, &mut layer.input_norm)?;
+            builder.train_norm(parameters, &mut layer.mlp_norm)?;
+        }
+        builder.train_norm(parameters, &mut self.norm)?;
+        match plan.tied {
+            true => self.head.parts[0].slots[0] = self.embedding_slot,
+            false => builder.train_stack(parameters, &mut self.head)?,
         }
         Ok(())
     }
@@ -275,8 +265,9 @@ impl Builder<'_> {
                     (attention("k_proj"), keys),
                     (attention("v_proj"), keys),
                 ],
+                plan.attention_bias,
             )?,
-            output: self.stack(queries, &[(attention("o_proj"), plan.hidden)])?,
+            output: self.stack(queries, &[(attention("o_proj"), plan.hidden)], plan.attention_bias)?,
             mlp_norm: self.norm(&name("post_attention_layernorm"))?,
             gate_up: self.stack(
                 plan.hidden,
@@ -284,19 +275,26 @@ impl Builder<'_> {
                     (mlp("gate_proj"), plan.intermediate),
                     (mlp("up_proj"), plan.intermediate),
                 ],
+                plan.mlp_bias,
             )?,
-            down: self.stack(plan.intermediate, &[(mlp("down_proj"), plan.hidden)])?,
+            down: self.stack(plan.intermediate, &[(mlp("down_proj"), plan.hidden)], plan.mlp_bias)?,
         })
     }
 
-    fn stack(&self, inputs: usize, layers: &[(String, usize)]) -> Result<Stack, ModelError> {
+    fn stack(&self, inputs: usize, layers: &[(String, usize)], biased: bool) -> Result<Stack, ModelError> {
         let parts: Vec<(String, usize, usize)> = layers
             .iter()
             .map(|(name, outputs)| (name.clone(), *outputs, (self.rank_of)(name)))
             .collect();
-        let stack = Stack::new(self.gpu, self.element, inputs, &parts, self.scale)?;
+        let mut stack = Stack::new(self.gpu, self.element, inputs, &parts, self.scale)?;
+        if biased {
+            stack.add_bias(self.gpu)?;
+        }
         for (index, (name, outputs, _)) in parts.iter().enumerate() {
             self.fill(stack.weight(index), &format!("{name}.weight"), &[*outputs, inputs])?;
+            if let Some(bias) = stack.bias(index) {
+                self.fill(bias, &format!("{name}.bias"), &[*outputs])?;
+            }
         }
         Ok(stack)
     }
@@ -306,11 +304,7 @@ impl Builder<'_> {
         let rank = (self.rank_of)("lm_head");
         let layers = [("lm_head".to_owned(), plan.vocabulary, rank)];
         let stack = Stack::new(self.gpu, self.element, plan.hidden, &layers, self.scale)?;
-        let name = if plan.tied {
-            "model.embed_tokens.weight"
-        } else {
-            "lm_head.weight"
-        };
+        let name = if plan.tied { EMBEDDING } else { "lm_head.weight" };
         self.fill(stack.weight(0), name, &[plan.vocabulary, plan.hidden])?;
         Ok(stack)
     }
@@ -318,11 +312,7 @@ impl Builder<'_> {
     fn embedding(&self) -> Result<Buffer, ModelError> {
         let (rows, columns) = (self.plan.vocabulary, self.plan.hidden);
         let buffer = self.gpu.elements(rows * columns, self.element)?;
-        self.fill(
-            buffer.matrix(rows, columns),
-            "model.embed_tokens.weight",
-            &[rows, columns],
-        )?;
+        self.fill(buffer.matrix(rows, columns), EMBEDDING, &[rows, columns])?;
         Ok(buffer)
     }
 
@@ -344,18 +334,54 @@ impl Builder<'_> {
         }
     }
 
+    /// Trains the parameter of this name, of which the model computes with the copy at `at`. Returns its number.
+    fn train(
+        &self,
+        parameters: &mut Parameters,
+        name: String,
+        shape: &[usize],
+        (at, element): (View, Element),
+    ) -> Result<usize, ModelError> {
+        let values = self.values(&name, shape)?;
+        parameters.add(name, shape, values, Some((at, element)))
+    }
+
+    fn train_stack(&self, parameters: &mut Parameters, stack: &mut Stack) -> Result<(), ModelError> {
+        for index in 0..stack.parts.len() {
+            let (name, outputs) = (stack.parts[index].name.clone(), stack.parts[index].outputs);
+            let at = (stack.weight(index), self.element);
+            let weight = self.train(parameters, format!("{name}.weight"), &[outputs, stack.inputs], at)?;
+            stack.parts[index].slots[0] = Some(weight);
+            if let Some(bias) = stack.bias(index) {
+                let bias = self.train(parameters, format!("{name}.bias"), &[outputs], (bias, self.element))?;
+                stack.parts[index].bias_slot = Some(bias);
+            }
+        }
+        Ok(())
+    }
+
+    fn train_norm(&self, parameters: &mut Parameters, norm: &mut Norm) -> Result<(), ModelError> {
+        let width = self.plan.hidden;
+        let at = (norm.weight.matrix(1, width), Element::F32);
+        norm.slot = Some(self.train(parameters, format!("{}.weight", norm.name), &[width], at)?);
+        Ok(())
+    }
+
     /// A parameter's values in f32.
     fn values(&self, name: &str, shape: &[usize]) -> Result<Buffer, ModelError> {
         match self.source {
             Source::Folder(reader) => self.gpu.upload(&reader.read(name, shape)?.0),
-            Source::Noise(_) if shape.len() == 1 => {
-                // Norms.
+            Source::Noise(_) if name.ends_with("norm.weight") => {
                 let one = if self.plan.norm_adds_one { 0.0 } else { 1.0 };
                 self.gpu.upload(&vec![one; shape[0]])
             }
             Source::Noise(seed) => {
                 let buffer = self.gpu.elements(shape.iter().product(), Element::F32)?;
-                let at = buffer.matrix(shape[0], shape[1]);
+                let (rows, columns) = match shape[..] {
+                    [rows, columns] => (rows, columns),
+                    _ => (1, shape.iter().product()),
+                };
+                let at = buffer.matrix(rows, columns);
                 put(self.gpu, at, Element::F32, &Values::Noise(seed ^ hash(name), 0.02))?;
                 Ok(buffer)
             }

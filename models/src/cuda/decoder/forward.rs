@@ -4,17 +4,17 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::{BlockWeights, CudaDecoder, CudaPass, CudaTrunk, Keep, Layer, Norm, Saved, Stream};
-use crate::cuda::batch::{Rows, Scored};
-use crate::cuda::gemm::{Factor, Scale};
+use crate::cuda::batch::{Grouped, Rows, Scored};
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
 use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE, SCORE};
 use crate::cuda::layers::{Stack, activation, blocks};
 use crate::decoder::check_tokens;
 use crate::packed::PackedBatch;
-use crate::{ModelError, Policy, Scores, TrainedPart};
+use crate::{ModelError, Policy, Scores};
 
 /// f32 logits of at most so many bytes at a time.
 pub(super) const LOGIT_BYTES: usize = 512 << 20;
+
 impl CudaDecoder {
     /// Runs the blocks that training leaves alone.
     ///
@@ -22,19 +22,18 @@ impl CudaDecoder {
     /// A token outside of the vocabulary, or too little memory.
     pub fn trunk(&self, batch: &PackedBatch) -> Result<CudaTrunk, ModelError> {
         check_tokens(&batch.tokens, self.plan.vocabulary, "batch")?;
+        if self.embedding_slot.is_some() {
+            return Ok(CudaTrunk {
+                hidden: None,
+                pending: None,
+            });
+        }
         let rows = Rows::of(&self.gpu, batch)?;
-        let stream = self.embed(&rows.tokens, rows.count)?;
-        let range = 0..self.first_trained.min(self.plan.layers);
-        // With adapters everything is trained: the trunk is the embedding.
-        let range = if matches!(self.part, TrainedPart::Lora(_)) {
-            0..0
-        } else {
-            range
-        };
-        let (stream, _) = self.blocks(&self.layers[range], &rows, stream, false, false, None)?;
-        let hidden = Arc::try_unwrap(stream.hidden).map_err(|_| kept())?;
+        let stream = self.embed(self.table(Policy::Current), &rows.tokens, rows.count)?;
+        let layers = &self.layers[..self.first_trained];
+        let (stream, _) = self.blocks(layers, &rows, stream, false, false, None)?;
         Ok(CudaTrunk {
-            hidden,
+            hidden: Some(Arc::try_unwrap(stream.hidden).map_err(|_| kept())?),
             pending: stream.pending,
         })
     }
@@ -76,10 +75,6 @@ impl CudaDecoder {
     ) -> Result<CudaPass, ModelError> {
         let gpu = self.gpu.clone();
         let (rows, scored) = (Rows::of(&gpu, batch)?, Scored::of(&gpu, batch)?);
-        let first = match self.part {
-            TrainedPart::Lora(_) => 0,
-            _ => self.first_trained,
-        };
         let adapted = policy == Policy::Current;
         let (layers, norm, head) = match &self.loaded {
             Some(loaded) if !adapted => (
@@ -87,7 +82,7 @@ impl CudaDecoder {
                 &loaded.norm,
                 loaded.head.as_ref().unwrap_or(&self.head),
             ),
-            _ => (&self.layers[first..], &self.norm, &self.head),
+            _ => (&self.layers[self.first_trained..], &self.norm, &self.head),
         };
         let copy = |buffer: &Buffer, bytes: usize| -> Result<Buffer, ModelError> {
             let copy = gpu.bytes(bytes)?;
@@ -95,12 +90,19 @@ impl CudaDecoder {
             Ok(copy)
         };
         let size = rows.count * self.plan.hidden;
-        let stream = Stream {
-            hidden: Arc::new(copy(&trunk.hidden, size * 4)?),
-            pending: match &trunk.pending {
-                Some(pending) => Some(copy(pending, size * self.element.bytes())?),
-                None => None,
+        let stream = match &trunk.hidden {
+            Some(hidden) => Stream {
+                hidden: Arc::new(copy(hidden, size * 4)?),
+                pending: match &trunk.pending {
+                    Some(pending) => Some(copy(pending, size * self.element.bytes())?),
+                    None => None,
+                },
             },
+            None => self.embed(self.table(policy), &rows.tokens, rows.count)?,
+        };
+        let embedded = match track && self.embedding_slot.is_some() {
+            true => Some(Grouped::new(&gpu, &batch.tokens)?),
+            false => None,
         };
         let (stream, saved) = self.blocks(layers, &rows, stream, adapted, track, None)?;
 
@@ -152,6 +154,7 @@ impl CudaDecoder {
             },
             rows,
             scored,
+            embedded,
             temperature,
             version: self.parameters.version(),
             layers: saved,
@@ -191,28 +194,46 @@ impl CudaDecoder {
         Ok(table)
     }
 
-    /// The rows of the embedding.
-    pub(in crate::cuda) fn embed(&self, tokens: &Buffer, count: usize) -> Result<Stream, ModelError> {
+    /// The embedding, `[vocabulary, hidden]`.
+    pub(in crate::cuda) fn table(&self, policy: Policy) -> View {
+        let loaded = self.loaded.as_ref().filter(|_| policy == Policy::Reference);
+        let table = loaded.and_then(|loaded| loaded.embedding.as_ref());
+        match table.or(self.embedding.as_ref()) {
+            Some(table) => table.matrix(self.plan.vocabulary, self.plan.hidden),
+            None => {
+                let head = loaded.and_then(|loaded| loaded.head.as_ref());
+                head.unwrap_or(&self.head).weight(0)
+            }
+        }
+    }
+
+    /// What the embedding is multiplied by.
+    pub(super) fn embedding_scale(&self) -> f32 {
+        let scale = self.plan.embedding_scale.unwrap_or(1.0);
+        match self.element {
+            Element::F32 => scale,
+            _ => half::bf16::from_f32(scale).to_f32(),
+        }
+    }
+
+    /// Rows of the embedding.
+    pub(in crate::cuda) fn embed(&self, table: View, tokens: &Buffer, count: usize) -> Result<Stream, ModelError> {
         let width = self.plan.hidden;
         let hidden = self.gpu.elements(count * width, Element::F32)?;
-        self.embed_into(tokens, count, &hidden)?;
+        self.embed_into(table, tokens, count, &hidden)?;
         Ok(Stream {
             hidden: Arc::new(hidden),
             pending: None,
         })
     }
 
-    pub(in crate::cuda) fn embed_into(&self, tokens: &Buffer, count: usize, hidden: &Buffer) -> Result<(), ModelError> {
-        let width = self.plan.hidden;
-        let table = match &self.embedding {
-            Some(table) => table.matrix(self.plan.vocabulary, width),
-            None => self.head.weight(0),
-        };
-        let scale = self.plan.embedding_scale.unwrap_or(1.0);
-        let scale = match self.element {
-            Element::F32 => scale,
-            _ => half::bf16::from_f32(scale).to_f32(),
-        };
+    pub(in crate::cuda) fn embed_into(
+        &self,
+        table: View,
+        tokens: &Buffer,
+        count: usize,
+        hidden: &Buffer,
+    ) -> Result<(), ModelError> {
         // SAFETY: tokens are below the vocabulary: checked where they come in, or drawn from it.
         unsafe {
             let arguments = [
@@ -220,8 +241,8 @@ impl CudaDecoder {
                 table.into(),
                 table.stride.into(),
                 tokens.into(),
-                width.into(),
-                scale.into(),
+                self.plan.hidden.into(),
+                self.embedding_scale().into(),
             ];
             self.gpu
                 .launch(EMBED, self.element, [count as u32, 1, 1], 256, 0, &arguments)
@@ -476,9 +497,7 @@ impl CudaDecoder {
         adapted: bool,
     ) -> Result<(), ModelError> {
         if x.len() == 1 && stack.parts.iter().all(|part| part.rank == 0) {
-            let x = x[0].matrix(count, stack.inputs);
-            let (x, w) = (Factor::Plain(x), Factor::Transposed(stack.weights()));
-            return self.gpu.multiply((y, self.element), x, w, self.element, Scale::ONE);
+            return stack.forward_all(&self.gpu, x[0].matrix(count, stack.inputs), y);
         }
         let mut first = 0;
         for (index, part) in stack.parts.iter().enumerate() {

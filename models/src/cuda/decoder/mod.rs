@@ -4,13 +4,14 @@
 mod backward;
 mod build;
 mod forward;
+mod gradients;
 mod room;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::cuda::attend::Heads;
-use crate::cuda::batch::{Rows, Scored};
+use crate::cuda::batch::{Grouped, Rows, Scored};
 use crate::cuda::gpu::{Buffer, Element, Gpu};
 use crate::cuda::layers::Stack;
 use crate::cuda::parameters::Parameters;
@@ -73,7 +74,7 @@ pub struct CudaDecoderOptions {
     pub gpu: Gpu,
     /// What it computes in.
     pub element: Element,
-    /// What training will change: adapters or the last blocks.
+    /// What training will change.
     pub part: TrainedPart,
     /// Seeds the first values of a new adapter.
     pub seed: u64,
@@ -88,21 +89,25 @@ pub struct CudaDecoder {
     part: TrainedPart,
     /// Where it is not the head.
     embedding: Option<Buffer>,
+    /// Which trained parameter the embedding is.
+    embedding_slot: Option<usize>,
     pub(in crate::cuda) layers: Vec<Layer>,
     pub(in crate::cuda) norm: Norm,
     pub(in crate::cuda) head: Stack,
-    /// The trained blocks, norm and head as loaded, where they themselves are trained.
+    /// What is trained as it was loaded, where that is not adapters.
     loaded: Option<Loaded>,
     pub(in crate::cuda) parameters: Parameters,
+    /// The first block that is, or that has adapters.
     first_trained: usize,
     angles: Mutex<Option<(usize, Arc<Buffer>)>>,
     pub(in crate::cuda) sampler: Option<super::sample::Sampler>,
     source: PathBuf,
 }
 
-/// Parameters as loaded.
+/// Parameters as loaded; `None` for those that are not trained.
 #[derive(Debug)]
 struct Loaded {
+    embedding: Option<Buffer>,
     layers: Vec<Layer>,
     norm: Norm,
     head: Option<Stack>,
@@ -111,7 +116,8 @@ struct Loaded {
 /// Hidden states below everything that training changes.
 #[derive(Debug)]
 pub struct CudaTrunk {
-    hidden: Buffer,
+    /// `None` where the embedding itself is trained.
+    hidden: Option<Buffer>,
     /// Still to be added to them.
     pending: Option<Buffer>,
 }
@@ -140,6 +146,8 @@ pub struct CudaPass {
     pub scores: Scores,
     rows: Rows,
     scored: Scored,
+    /// Where each token stands, for the embedding's gradient.
+    embedded: Option<Grouped>,
     temperature: f64,
     /// Of the parameters that it was computed with.
     version: u64,

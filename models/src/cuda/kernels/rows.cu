@@ -55,15 +55,38 @@ extern "C" __global__ void norm_backward(float* gradient, T* out, int out_stride
     }
 }
 
-// gradient[i] += Σ over rows of slope · hidden / rms. Grid: width / 256, block 256.
-extern "C" __global__ void norm_weight_gradient(float* gradient, const T* slope, int slope_stride, const float* hidden,
-                                                const u32* rows, const float* inverse, int width, int count) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+// parts[b, i] = Σ slope[r, i] · hidden[r, i] / rms[r] over rows r = b, b + blocks, …: the gradient of a norm's weight, before
+// add_parts. Grid: (blocks, width / 256). Block: 256.
+extern "C" __global__ void norm_weight_parts(float* parts, const T* slope, int slope_stride, const float* hidden, const float* inverse,
+                                             int rows, int width) {
+    const int i = blockIdx.y * blockDim.x + threadIdx.x;
     if (i >= width) return;
     float sum = 0.0f;
-    for (int row = 0; row < count; ++row)
-        sum += load(slope[(u64)row * slope_stride + i]) * hidden[(u64)(rows ? rows[row] : row) * width + i] * inverse[row];
-    gradient[i] += sum;
+#pragma unroll 4
+    for (u64 row = blockIdx.x; row < rows; row += gridDim.x)
+        sum += load(slope[row * slope_stride + i]) * hidden[row * width + i] * inverse[row];
+    parts[(u64)blockIdx.x * width + i] = sum;
+}
+
+// The gradient of an embedding: table[ids[u]] += scale · Σ slope[order[k]] for k in starts[u] .. starts[u + 1], in that order; ids
+// are distinct. Grid: (ids, width / 256). Block: 256.
+extern "C" __global__ void embed_gradient(float* table, const float* slope, const u32* order, const u32* starts, const u32* ids,
+                                          int width, float scale) {
+    const int i = blockIdx.y * blockDim.x + threadIdx.x;
+    if (i >= width) return;
+    const u32 first = starts[blockIdx.x], end = starts[blockIdx.x + 1];
+    float sum = 0.0f;
+#pragma unroll 4
+    for (u32 k = first; k < end; ++k) sum += slope[(u64)order[k] * width + i];
+    table[(u64)ids[blockIdx.x] * width + i] += scale * sum;
+}
+
+// x += row, each row of it. Grid: (rows, columns / 256).
+extern "C" __global__ void add_row(T* x, int stride, const T* row, int columns) {
+    const int i = blockIdx.y * blockDim.x + threadIdx.x;
+    if (i >= columns) return;
+    T* at = x + (u64)blockIdx.x * stride + i;
+    *at = store<T>(load(*at) + load(row[i]));
 }
 
 // out[target[group]] = Σ from[order[k]] for k in starts[group] .. starts[group + 1], in that order, and as T in `rounded`.

@@ -15,7 +15,7 @@ use crate::cuda::kernels::STORE_PROMPT;
 use crate::ops::RowShape;
 use crate::random::seed_key;
 use crate::sample::{Draws, Prompt, Response, check_prompts};
-use crate::{ModelError, TrainedPart};
+use crate::{ModelError, Policy, TrainedPart};
 use state::{Drawing, Merged, Shape, State};
 
 pub(super) use state::Sampler;
@@ -250,7 +250,7 @@ impl CudaDecoder {
                 gpu.launch(STORE_PROMPT, element, [count as u32, 1, 1], 128, 0, &arguments)
             }
         };
-        let stream = self.embed(&rows.tokens, count)?;
+        let stream = self.embed(self.table(Policy::Current), &rows.tokens, count)?;
         let stream = match merged {
             None => self.blocks(&self.layers, &rows, stream, false, false, Some(&keep))?.0,
             Some(merged) => {

@@ -108,7 +108,9 @@ impl CudaDecoder {
                 .iter()
                 .map(|part| (part.name.clone(), part.outputs, 0))
                 .collect();
-            Stack::new(gpu, self.element, stack.inputs, &parts, 1.0)
+            let mut merged = Stack::new(gpu, self.element, stack.inputs, &parts, 1.0)?;
+            merged.share_bias(stack);
+            Ok::<_, ModelError>(merged)
         };
         if merged.is_none() {
             let layers = self

@@ -4,14 +4,13 @@ use cudarc::driver::{result, sys};
 
 use super::SAMPLE_PARTS;
 use super::state::{Drawing, Graph, Merged, State};
-use crate::ModelError;
 use crate::cuda::attend::StepInputs;
 use crate::cuda::batch::Rows;
 use crate::cuda::decoder::{BlockWeights, CudaDecoder, Keep, Layer, Norm, Stream};
-use crate::cuda::gemm::{Factor, Scale};
 use crate::cuda::gpu::{Buffer, driver};
 use crate::cuda::kernels::{NEXT_TOKENS, ROTATE_STORE, SAMPLE, SAMPLE_JOIN};
 use crate::cuda::layers::Stack;
+use crate::{ModelError, Policy};
 
 impl CudaDecoder {
     /// Captures a step of `rows` rows. Before, it is run once on the slot that is never active: kernels are compiled and loaded
@@ -67,7 +66,7 @@ impl CudaDecoder {
             let grid = [rows.div_ceil(128) as u32, 1, 1];
             gpu.launch(NEXT_TOKENS, element, grid, 128, 0, &arguments)?;
         }
-        self.embed_into(&state.tokens, rows, &state.hidden[0])?;
+        self.embed_into(self.table(Policy::Current), &state.tokens, rows, &state.hidden[0])?;
         let x = state.x.matrix(rows, plan.hidden);
         let qkv = state.qkv.matrix(rows, all);
         let mixed = state.mixed.matrix(rows, queries);
@@ -76,10 +75,7 @@ impl CudaDecoder {
         let mut now = 0;
         let added = state.added.matrix(rows, plan.hidden);
         let mut pending = false;
-        let multiply = |into, left, stack: &Stack| {
-            let weights = Factor::Transposed(stack.weights());
-            gpu.multiply((into, element), Factor::Plain(left), weights, element, Scale::ONE)
-        };
+        let multiply = |into, left, stack: &Stack| stack.forward_all(gpu, left, into);
         for (index, layer) in self.layers.iter().enumerate() {
             let [qkv_stack, output, gate_up, down] = stacks(merged, index, layer);
             now = self.step_norm(state, now, pending, &layer.input_norm, rows)?;

@@ -2,10 +2,11 @@
 
 use super::{Bench, activation};
 use crate::ModelError;
+use crate::cuda::batch::Grouped;
 use crate::cuda::gpu::{Argument, Element};
 use crate::cuda::kernels::{
-    ADAM, ADD_NORM, ADD_NORM_8, GATE, GATE_8, GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8,
-    NORM_WEIGHT_GRADIENT, ROTATE, SCORE, SCORE_BACKWARD,
+    ADAM, ADD_NORM, ADD_NORM_8, ADD_PARTS, ADD_ROW, EMBED_GRADIENT, GATE, GATE_8, GATE_BACKWARD, GATE_BACKWARD_8,
+    NORM_BACKWARD, NORM_BACKWARD_8, NORM_WEIGHT_PARTS, ROTATE, SCORE, SCORE_BACKWARD,
 };
 
 const NONE: Argument = Argument::Address(0);
@@ -15,6 +16,8 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
     for width in [51, 264, 2048] {
         root_norm(bench, width)?;
         gates(bench, width)?;
+        added_row(bench, width)?;
+        embedding(bench, width)?;
     }
     for dim in [24, 64, 256] {
         rotation(bench, dim)?;
@@ -90,17 +93,29 @@ fn root_norm(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
         ];
         let kernel = if eight { NORM_BACKWARD_8 } else { NORM_BACKWARD };
         bench.launch(kernel, [ROWS, 1, 1], 256, &arguments)?;
+        const BLOCKS: usize = 3;
+        let parts = bench.room(BLOCKS * width, Element::F32)?;
         let arguments = [
-            (&weights_before).into(),
+            (&parts).into(),
             (&slope).into(),
             width.into(),
             (&sum).into(),
-            NONE,
             (&inverse).into(),
-            width.into(),
             ROWS.into(),
+            width.into(),
         ];
-        bench.launch(NORM_WEIGHT_GRADIENT, [width.div_ceil(256), 1, 1], 256, &arguments)?;
+        bench.launch(NORM_WEIGHT_PARTS, [BLOCKS, width.div_ceil(256), 1], 256, &arguments)?;
+        let arguments = [
+            (&weights_before).into(),
+            NONE,
+            NONE,
+            (&parts).into(),
+            BLOCKS.into(),
+            width.into(),
+            width.into(),
+            Argument::Int(0),
+        ];
+        bench.launch(ADD_PARTS, [width.div_ceil(32), 1, 1], 512, &arguments)?;
     }
     let dots: Vec<f64> = (0..ROWS)
         .map(|row| {
@@ -117,6 +132,50 @@ fn root_norm(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
         expected[at % width] += dy[at] * sum * inverses[at / width];
     }
     bench.compare_f32(&name(": weight's gradient"), &weights_before.card, &expected)
+}
+
+/// A row added to columns of wider rows.
+fn added_row(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
+    const MORE: usize = 5;
+    let (x, row) = (bench.given(ROWS * (width + MORE), 1.0)?, bench.given(width, 1.0)?);
+    let (mut expected, added) = (x.wide(), row.wide());
+    // SAFETY: x has ROWS rows that are wider than the row.
+    unsafe {
+        let arguments = [(&x).into(), (width + MORE).into(), (&row).into(), width.into()];
+        bench.launch(ADD_ROW, [ROWS, width.div_ceil(256), 1], 256, &arguments)?;
+    }
+    for row in expected.chunks_mut(width + MORE) {
+        row.iter_mut().zip(&added).for_each(|(x, added)| *x += added);
+    }
+    bench.compare(&format!("a row of {width} added"), &x.card, &expected)
+}
+
+/// The gradient of an embedding some of whose rows were taken several times.
+fn embedding(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
+    const SCALE: f32 = 1.5;
+    let table = bench.given_as(5 * width, 1.0, Element::F32)?;
+    let slope = bench.given_as(ROWS * width, 1.0, Element::F32)?;
+    let tokens = [4, 1, 4, 0, 1, 4, 2];
+    let grouped = Grouped::new(bench.gpu, &tokens)?;
+    // SAFETY: tokens are rows of the table, and there are ROWS of them.
+    unsafe {
+        let arguments = [
+            (&table).into(),
+            (&slope).into(),
+            (&grouped.order).into(),
+            (&grouped.starts).into(),
+            (&grouped.ids).into(),
+            width.into(),
+            SCALE.into(),
+        ];
+        let grid = [grouped.count, width.div_ceil(256), 1];
+        bench.launch(EMBED_GRADIENT, grid, 256, &arguments)?;
+    }
+    let mut expected = table.wide();
+    for (at, slope) in slope.wide().iter().enumerate() {
+        expected[tokens[at / width] as usize * width + at % width] += f64::from(SCALE) * slope;
+    }
+    bench.compare_f32(&format!("gradient of an embedding of {width}"), &table.card, &expected)
 }
 
 fn gates(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
