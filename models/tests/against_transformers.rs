@@ -16,7 +16,7 @@ fn sequences(path: &str) -> Vec<Vec<u32>> {
 
 #[test]
 fn logits_are_those_of_transformers() {
-    for name in ["gemma", "llama", "llama_untied"] {
+    for name in ["gemma", "llama", "llama_untied", "llama_biased"] {
         let model = decoder(name, TrainedPart::Nothing);
         let expected = tensors(&format!("models/{name}/expected.safetensors"));
         for (index, sequence) in sequences(&format!("models/{name}/expected.json")).iter().enumerate() {

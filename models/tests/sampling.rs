@@ -32,7 +32,7 @@ fn prompts(tokens: &[Vec<u32>]) -> Vec<Prompt<'_>> {
 
 fn token_lists() -> Vec<Vec<u32>> {
     (1..7u32)
-        .map(|n| (0..n * 5).map(|i| (i * 37 + n * 11) % 290 + 1).collect())
+        .map(|n| (0..n * 5).map(|i| (i * 37 + n * 11) % 110 + 1).collect())
         .collect()
 }
 
@@ -43,6 +43,7 @@ fn models() -> Vec<Decoder> {
         adapted,
         decoder("llama", TrainedPart::Nothing),
         decoder("llama_untied", TrainedPart::Nothing),
+        decoder("llama_biased", TrainedPart::Nothing),
     ]
 }
 

@@ -1,8 +1,8 @@
 """Tiny random models in Hugging Face layout, with what transformers computes from them.
 
-    python tests/reference/tiny_models.py
+    python tests/reference/tiny_models.py [NAME...]
 
-writes tests/fixtures/models/NAME/ for
+writes tests/fixtures/models/NAME/ for (without names, all of)
 
 - gemma         Gemma 1: head_dim 16 with 4 heads on hidden 48 (so heads x head_dim is not hidden), one KV head, tied
                 head, F32, sharded with model.safetensors.index.json
@@ -10,6 +10,7 @@ writes tests/fixtures/models/NAME/ for
                 the config keeps `rope_parameters` as transformers 5 writes it
 - llama_untied  Llama 2: plain rope, untied head, F32; the config is rewritten to the older style with top-level
                 `rope_theta`, `rope_scaling: null` and `torch_dtype`
+- llama_biased  Llama with biases on all linear layers of its blocks, tied, F32
 - bert          BERT with the prefix `bert.`, the I64 buffer `bert.embeddings.position_ids` and no pooler, F32
 - bert_pooled   BERT without the prefix, with a pooler and 1_Pooling/config.json that asks for the mean, F16
 
@@ -21,6 +22,7 @@ past a sequence's length mean nothing and are stored as 0). NAME/expected.json h
 """
 import json
 import shutil
+import sys
 
 import torch
 import transformers
@@ -162,6 +164,18 @@ def llama_untied():
     record_lm(folder, 13)
 
 
+def llama_biased():
+    folder = fresh("llama_biased")
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=120, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-6, tie_word_embeddings=True,
+        attention_bias=True, mlp_bias=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}))
+    assert sum(name.endswith("bias") for name, _ in model.named_parameters()) == 14
+    randomise(model, 6)
+    model.save_pretrained(folder)
+    record_lm(folder, 16)
+
+
 def bert_config():
     return BertConfig(vocab_size=320, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=80,
                       max_position_embeddings=64, type_vocab_size=2, hidden_dropout_prob=0.0,
@@ -197,6 +211,7 @@ def write_pooling(folder, hidden):
 
 
 if __name__ == "__main__":
-    for build in (gemma, llama, llama_untied, bert, bert_pooled):
-        build()
-        print("wrote", MODELS / build.__name__)
+    for build in (gemma, llama, llama_untied, llama_biased, bert, bert_pooled):
+        if len(sys.argv) == 1 or build.__name__ in sys.argv[1:]:
+            build()
+            print("wrote", MODELS / build.__name__)

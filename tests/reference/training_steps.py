@@ -1,12 +1,13 @@
 """The reinforcement loss, the contrastive loss, their gradients and AdamW steps, in PyTorch.
 
     python tests/reference/tiny_models.py && python tests/reference/lora_adapters.py     (first)
-    python tests/reference/training_steps.py
+    python tests/reference/training_steps.py [NAME...]
 
-writes tests/fixtures/training/
+writes tests/fixtures/training/ (without names, all of)
 
 - rl_gemma_lora.{json,safetensors}: the tiny Gemma with the recorded adapter; its A and B train
 - rl_llama_last1.{json,safetensors}: the tiny untied Llama; its last block, final norm and lm_head train
+- rl_llama_full.{json,safetensors}: the tiny Llama with biases; every parameter trains, its tied embedding too
 - infonce_bert.{json,safetensors}: the tiny BERT, CLS and mean pooling; every parameter trains
 - rewards.json: total rewards and whitening on given numbers
 
@@ -35,12 +36,11 @@ Names in the .safetensors: `grad_t1.NAME` and `grad_t0.7.NAME`, the loss's gradi
 update of size lr = 1e-3: compare norms or large weights at the recorded lr = 0.1 instead.
 """
 import contextlib
-import json
+import sys
 
 import torch
 import torch.nn.functional as F
 import transformers
-from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import BertModel
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
@@ -49,7 +49,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from recorded import FIXTURES, made_with, write_json
 
 TRAINING = FIXTURES / "training"
-MADE_WITH = made_with(__file__, "torch", "transformers", "peft", "safetensors")
+MADE_WITH = made_with(__file__, "torch", "transformers", "safetensors")
 LENGTHS = [(7, 4, 6), (12, 5, 5), (5, 1, 8), (20, 7, 2)]  # prompt, y1, y2 of each user
 TEMPERATURES = {"t1": 1.0, "t0.7": 0.7}
 OLD_APART = [(0.8, -1.2), (-1.4, 0.5), (0.5, 2.1), (-0.9, -2.7)]  # log pi_old is log pi plus about this
@@ -89,6 +89,7 @@ def load_lm(name):
 
 def gemma_lora():
     """The adapted Gemma and its trained tensors by their names in adapter_model.safetensors."""
+    from peft import PeftModel
     model = PeftModel.from_pretrained(load_lm("gemma"), FIXTURES / "adapters" / "gemma", is_trainable=True).eval()
     return model, {n.replace(".default", ""): p for n, p in model.named_parameters() if p.requires_grad}
 
@@ -103,6 +104,12 @@ def llama_last1():
         if weight.requires_grad:
             trained[name] = weight
     return model, trained
+
+
+def llama_full():
+    """The Llama with biases, all of it; the head is the embedding."""
+    model = load_lm("llama_biased")
+    return model, dict(model.named_parameters())
 
 
 @torch.no_grad()
@@ -171,7 +178,7 @@ def adamw_steps(start, grads, settings):
     return steps
 
 
-def record_rl(name, load, seed, optimizers):
+def record_rl(name, load, seed, optimizers, *packages):
     model, trained = load()
     batch = users(model, seed)
     start = {n: w.detach().clone() for n, w in trained.items()}
@@ -199,7 +206,7 @@ def record_rl(name, load, seed, optimizers):
     for user, reward in zip(batch, REWARDS):
         user["rewards"] = list(reward)
     write_json(TRAINING / f"{name}.json", {
-        "made_with": MADE_WITH, "stored": "float64 results, the tensors rounded to float32", "eta": ETA,
+        "made_with": MADE_WITH | made_with(__file__, *packages), "stored": "float64 results, the tensors rounded to float32", "eta": ETA,
         "trained": {n: list(w.shape) for n, w in trained.items()}, "users": batch, "results": results,
         "adamw": {label: ADAMW[label] | {"betas": list(ADAMW[label]["betas"])} for label in optimizers}})
 
@@ -265,8 +272,14 @@ def record_rewards():
                                            "cases": cases, "constant": {"total": numbers(same), "whitened": numbers(constant)}})
 
 
+RECORDS = {
+    "rl_gemma_lora": lambda name: record_rl(name, gemma_lora, 31, list(ADAMW), "peft"),
+    "rl_llama_last1": lambda name: record_rl(name, llama_last1, 32, ["adamw_llama", "adamw_llama_large"]),
+    "rl_llama_full": lambda name: record_rl(name, llama_full, 34, []),
+    "infonce_bert": lambda name: record_infonce(),
+    "rewards": lambda name: record_rewards(),
+}
+
 if __name__ == "__main__":
-    record_rl("rl_gemma_lora", gemma_lora, 31, list(ADAMW))
-    record_rl("rl_llama_last1", llama_last1, 32, ["adamw_llama", "adamw_llama_large"])
-    record_infonce()
-    record_rewards()
+    for name in sys.argv[1:] or RECORDS:
+        RECORDS[name](name)

@@ -46,6 +46,10 @@ fn last_block_llama() -> (Decoder, &'static str, &'static str) {
     )
 }
 
+fn whole_llama() -> (Decoder, &'static str, &'static str) {
+    (decoder("llama_biased", TrainedPart::Full), "rl_llama_full", "")
+}
+
 fn response_sums(scores: &Scores, batch: &PackedBatch) -> Vec<f64> {
     let sum = |range: &std::ops::Range<usize>| scores.logprobs[range.clone()].iter().map(|&x| f64::from(x)).sum();
     batch.responses().iter().map(sum).collect()
@@ -153,6 +157,12 @@ fn the_loss_and_its_gradients_in_an_adapter_are_those_of_pytorch() {
 #[test]
 fn the_loss_and_its_gradients_in_the_last_block_are_those_of_pytorch() {
     check_rl(last_block_llama());
+}
+
+/// Its biases and its embedding, which is the head, too.
+#[test]
+fn the_loss_and_its_gradients_in_a_whole_model_are_those_of_pytorch() {
+    check_rl(whole_llama());
 }
 
 #[test]
