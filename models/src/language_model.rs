@@ -56,12 +56,19 @@ pub trait LanguageModel: std::fmt::Debug + Send {
     /// # Errors
     /// When a parameter has changed since the pass.
     fn backward(&mut self, tracked: TrackedScores, slopes: &[f32]) -> Result<(), ModelError>;
-    /// Tokens of a pass with gradients for which its device has memory now; `None` where that is not counted.
+    /// Tokens of a pass with gradients for which its device has memory now, or would have with `recomputing`; `None` where that is
+    /// not counted.
     ///
     /// # Errors
     /// When the device does not tell.
-    fn tokens_that_fit(&self) -> Result<Option<usize>, ModelError> {
+    fn tokens_that_fit(&self, recomputing: bool) -> Result<Option<usize>, ModelError> {
+        let _ = recomputing;
         Ok(None)
+    }
+    /// From now on passes with gradients of more than `tokens` keep what went into each block alone and run the block again on the way
+    /// back: the same bits, slower, in less memory (Chen et al., 2016, arXiv 1604.06174). A model that does not know how stays as it is.
+    fn recompute_above(&mut self, tokens: usize) {
+        let _ = tokens;
     }
     /// The longest sequence the model was made for, in tokens.
     fn max_positions(&self) -> usize;

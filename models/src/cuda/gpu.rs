@@ -247,18 +247,44 @@ impl Gpu {
         // Only what is done is given back.
         self.wait()?;
         let (free, _) = self.memory()?;
+        let reserved = self.pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        let used = self.pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+        Ok(free + reserved.saturating_sub(used))
+    }
+
+    /// Does `work`, and counts the bytes of buffers that it has at once where it has most.
+    ///
+    /// # Errors
+    /// When the driver does not tell.
+    pub(super) fn most_taken<R>(&self, work: impl FnOnce() -> Result<R, ModelError>) -> Result<(R, usize), ModelError> {
+        use sys::CUmemPool_attribute as Of;
+        self.wait()?;
+        let before = self.pool(Of::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+        // SAFETY: the pool is the device's own; zero is what this number can be set to.
+        unsafe {
+            let asked = driver("asking for the most memory");
+            let pool = result::device::get_default_mem_pool(self.0.context.cu_device()).map_err(&asked)?;
+            let zero = std::ptr::from_ref(&0_u64).cast_mut().cast();
+            result::mem_pool::set_attribute(pool, Of::CU_MEMPOOL_ATTR_USED_MEM_HIGH, zero).map_err(&asked)?;
+        }
+        // The host must not run ahead of what is given back.
+        self.start_trace();
+        let done = work();
+        self.take_trace();
+        let most = self.pool(Of::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
+        Ok((done?, most.saturating_sub(before)))
+    }
+
+    /// A number of the memory that buffers come from.
+    fn pool(&self, of: sys::CUmemPool_attribute) -> Result<usize, ModelError> {
         let asked = driver("asking for free memory");
-        // SAFETY: the pool is the device's own; both attributes are 64-bit numbers.
+        let mut bytes = 0_u64;
+        // SAFETY: the pool is the device's own; what is asked for is a 64-bit number.
         unsafe {
             let pool = result::device::get_default_mem_pool(self.0.context.cu_device()).map_err(&asked)?;
-            let read = |of| {
-                let mut bytes = 0_u64;
-                result::mem_pool::get_attribute(pool, of, std::ptr::from_mut(&mut bytes).cast()).map(|()| bytes)
-            };
-            let reserved = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).map_err(&asked)?;
-            let used = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT).map_err(&asked)?;
-            Ok(free + reserved.saturating_sub(used) as usize)
+            result::mem_pool::get_attribute(pool, of, std::ptr::from_mut(&mut bytes).cast()).map_err(&asked)?;
         }
+        Ok(bytes as usize)
     }
 
     pub(super) fn bind(&self) -> Result<(), ModelError> {

@@ -55,8 +55,12 @@ impl LanguageModel for CudaDecoder {
         CudaDecoder::backward(self, pass, slopes)
     }
 
-    fn tokens_that_fit(&self) -> Result<Option<usize>, ModelError> {
-        CudaDecoder::tokens_that_fit(self).map(Some)
+    fn tokens_that_fit(&self, recomputing: bool) -> Result<Option<usize>, ModelError> {
+        CudaDecoder::tokens_that_fit(self, recomputing).map(Some)
+    }
+
+    fn recompute_above(&mut self, tokens: usize) {
+        CudaDecoder::recompute_above(self, tokens);
     }
 
     fn max_positions(&self) -> usize {

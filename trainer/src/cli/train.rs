@@ -11,7 +11,7 @@ use super::train_sources;
 use crate::checkpoint::RunLock;
 use crate::config::{
     Collectives, Device, LossReduction, MicroBatch, OptimizerAlgorithm, Pooling, Precision, Preset, Profiles,
-    PromptTemplate, RewardType, TrainConfig, TrainableKind, flag_name,
+    PromptTemplate, Recompute, RewardType, TrainConfig, TrainableKind, flag_name,
 };
 use crate::dist::{self, Communicator, DistError, Solo};
 use crate::train::{self, End, Sharing, Start, Trainer};
@@ -195,6 +195,10 @@ pub(super) struct LmArgs {
     /// --per-device-train-batch-size [default: auto]
     #[arg(long, value_name = "auto|N")]
     micro_batch: Option<MicroBatch>,
+    /// Whether the model's blocks run again on the way back instead of keeping what they computed, on an NVIDIA GPU: slower, in less
+    /// memory; auto is where a user's rollouts do not fit otherwise [default: auto]
+    #[arg(long)]
+    recompute: Option<Recompute>,
     /// Micro-batches in an optimizer step [default: 16]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     gradient_accumulation_steps: Option<usize>,

@@ -61,6 +61,7 @@ pub const KEYS: &[FlagKey] = &[
     sets("task.data-max-length", &["lm.data_max_length"]),
     sets("per-device-train-batch-size", &["lm.per_device_train_batch_size"]),
     sets("micro-batch", &["lm.micro_batch"]),
+    sets("recompute", &["lm.recompute"]),
     sets("gradient-accumulation-steps", &["lm.gradient_accumulation_steps"]),
     sets("output-dir-lm", &["lm.output_dir"]),
     sets("lr", &["lm.optimizer.lr"]),

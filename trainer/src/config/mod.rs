@@ -25,7 +25,7 @@ pub use resolve::resolve;
 pub(crate) use validate::FEWEST_WHITENED;
 pub use values::{
     Collectives, Device, LoraConfig, LossReduction, MicroBatch, OptimizerAlgorithm, Pooling, Precision, Preset,
-    Profiles, PromptTemplate, RewardType, Trainable, TrainableKind,
+    Profiles, PromptTemplate, Recompute, RewardType, Trainable, TrainableKind,
 };
 
 /// Everything that decides what a training run does.
@@ -186,6 +186,9 @@ pub struct LmConfig {
     /// Users whose rollouts go through the model together, `"auto"` or a number in quotes; default `"auto"`. Changes the speed, and the
     /// last bits of sums.
     pub micro_batch: MicroBatch,
+    /// Whether blocks run again on the way back instead of keeping what they computed, on an NVIDIA GPU: `auto` where a user's rollouts
+    /// do not fit otherwise, `never` or `always`; default `auto`. Costs time, changes no result.
+    pub recompute: Recompute,
     /// Micro-batches in an optimizer step; default 16. An update reads this many times the batch of users.
     pub gradient_accumulation_steps: usize,
     /// Folder that also gets the final model or adapter, beside the run's own checkpoints; default none.

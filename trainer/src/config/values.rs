@@ -137,6 +137,29 @@ impl From<MicroBatch> for String {
     }
 }
 
+/// Whether the language model's blocks run again on the way back, where what they were to keep would not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// In passes for which a GPU has not the memory otherwise.
+    Auto,
+    /// In none.
+    Never,
+    /// In all.
+    Always,
+}
+
+impl Recompute {
+    /// Passes of more tokens than this recompute, `fitting` being those for which there is memory without; `None`: not counted.
+    pub fn above(self, fitting: Option<usize>) -> usize {
+        match self {
+            Self::Auto => fitting.unwrap_or(usize::MAX),
+            Self::Never => usize::MAX,
+            Self::Always => 0,
+        }
+    }
+}
+
 /// What models compute in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -296,6 +319,16 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn passes_recompute_where_they_would_not_fit_or_as_they_are_told() {
+        let above = |text: &str, fitting| Recompute::from_str(text, false).unwrap().above(fitting);
+        assert_eq!(above("auto", Some(4096)), 4096);
+        // Where no memory is counted, nothing is known to be too long.
+        assert_eq!(above("auto", None), usize::MAX);
+        assert_eq!(above("never", Some(4096)), usize::MAX);
+        assert_eq!(above("always", Some(4096)), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::trace::{TracedResponse, TracedUpdate, TracedUser};
 use super::{LmState, Trainer, item_texts, query, requests, shard, share};
 use crate::TrainError;
-use crate::config::{LossReduction, MicroBatch};
+use crate::config::{LossReduction, MicroBatch, Recompute};
 use crate::log::scalars;
 use crate::progress::Progress;
 use crate::reward::{self, Catalogue, profile_reward, total_reward, whiten};
@@ -142,6 +142,7 @@ impl Trainer {
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(None, "lm")?;
+            self.settle_recomputing()?;
             self.settle_micro_batch()?;
             let [profiles, tokens] = self.lm_update(&catalogue)?;
             let tokens = self.log_pace(tokens)?;
@@ -307,6 +308,21 @@ impl Trainer {
         passes.map(|first| most.min(lengths.len() - first)).collect()
     }
 
+    /// Tells the model which passes recompute: by the memory of this process' card, since no result depends on it.
+    fn settle_recomputing(&mut self) -> Result<(), TrainError> {
+        let Some(lm) = self.lm.as_mut().filter(|lm| !lm.settled) else {
+            return Ok(());
+        };
+        let recompute = self.config.lm.recompute;
+        let fitting = match recompute {
+            Recompute::Auto => lm.model.tokens_that_fit(false)?,
+            Recompute::Never | Recompute::Always => None,
+        };
+        lm.model.recompute_above(recompute.above(fitting));
+        lm.settled = true;
+        Ok(())
+    }
+
     /// Decides how many tokens go through the model together where a GPU's memory is to: once in a run, so that it goes on
     /// to the same numbers, and as few as the fullest card takes, so that all ranks do the same.
     fn settle_micro_batch(&mut self) -> Result<(), TrainError> {
@@ -314,7 +330,8 @@ impl Trainer {
         if lm.fitting.is_some() || self.config.lm.micro_batch != MicroBatch::Auto {
             return Ok(());
         }
-        let Some(own) = lm.model.tokens_that_fit()? else {
+        let recomputing = self.config.lm.recompute == Recompute::Always;
+        let Some(own) = lm.model.tokens_that_fit(recomputing)? else {
             return Ok(());
         };
         let all = self.comm.all_gather(&(own as u64).to_le_bytes())?;

@@ -142,6 +142,8 @@ struct LmState {
     sharded: bool,
     /// Tokens that go through the model together, once a GPU's memory has decided it.
     fitting: Option<u64>,
+    /// Whether this process has told the model which passes recompute.
+    settled: bool,
 }
 
 /// The embedder and what trains it.

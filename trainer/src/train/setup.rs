@@ -278,6 +278,7 @@ fn load_lm(
         order: EpochOrder::new(users, config.users_per_update(), config.run.seed, LM_ORDER, place),
         sharded: false,
         fitting: None,
+        settled: false,
     })
 }
 

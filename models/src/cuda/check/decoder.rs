@@ -135,6 +135,63 @@ pub(super) fn check(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(
             }
         }
     }
+    room(gpu, seed, folder, report)
+}
+
+/// A pass with gradients takes no more memory than is counted for it, and with blocks run again less than half.
+fn room(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+    const TOKENS: usize = 2048 + 2 * 512;
+    let path = folder.join("config.json");
+    let config = r#"{"model_type": "llama", "vocab_size": 512, "hidden_size": 512, "intermediate_size": 2048,
+        "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu",
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 4096}"#;
+    std::fs::write(&path, config).map_err(|source| ModelError::io(&path, source))?;
+    let plan = ConfigFile::open(&path)?.decoder()?;
+    let targets = LoraConfig::ALL_TARGETS.iter().map(|&name| name.to_owned()).collect();
+    let lora = TrainedPart::Lora(LoraConfig {
+        rank: 64,
+        alpha: 128.0,
+        targets,
+    });
+    let tokens: Vec<u32> = (0..TOKENS as u32).map(|at| at * 7 % 512).collect();
+    let (prompt, responses) = tokens.split_at(2048);
+    let (one, two) = responses.split_at(512);
+    let batch = PackedBatch::new([(prompt, &[one, two][..])]);
+    for (part, trained) in [
+        (lora, "adapters"),
+        (TrainedPart::LastLayers(6), "last blocks"),
+        (TrainedPart::Full, "all of it"),
+    ] {
+        let options = CudaDecoderOptions {
+            gpu: gpu.clone(),
+            element: Element::Bf16,
+            part,
+            seed,
+        };
+        let mut decoder = CudaDecoder::random(plan.clone(), &options)?;
+        let mut most = [0.0; 2];
+        for (again, most) in [false, true].into_iter().zip(&mut most) {
+            decoder.recompute_above(if again { 0 } else { usize::MAX });
+            let counted = TOKENS * decoder.bytes_of_a_token(again);
+            let ((), taken) = gpu.most_taken(|| {
+                let trunk = CudaDecoder::trunk(&decoder, &batch)?;
+                let pass = CudaDecoder::score_tracked(&decoder, &batch, &trunk, 1.0)?;
+                CudaDecoder::backward(&mut decoder, pass, &vec![0.01; batch.scored.len()])
+            })?;
+            *most = taken as f64;
+            let how = if again { ", blocks run again" } else { "" };
+            report(Check {
+                name: format!("memory of a pass, {trained}{how}: share of what is counted"),
+                error: taken as f64 / counted as f64,
+                bound: 1.0,
+            });
+        }
+        report(Check {
+            name: format!("memory of a pass, {trained}: share of it with blocks run again"),
+            error: most[1] / most[0],
+            bound: 0.5,
+        });
+    }
     Ok(())
 }
 
@@ -227,14 +284,73 @@ fn decoder(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Mod
             )?;
         }
         if round == 1 {
-            draws(inputs, &mut expected, &mut found, report)?;
-            // What follows compares gradients at the very same parameters.
+            stepped(inputs, &batch, &mut found, report)?;
+            // What follows compares at the very same parameters.
             for index in 0..found.trainable().trained().len() {
                 found
                     .trainable()
                     .set_values(index, expected.trainable().values(index)?)?;
             }
+            draws(inputs, &mut expected, &mut found, report)?;
         }
+    }
+    again(inputs, &batch, &mut found, report)
+}
+
+/// A step leaves the model computing with the values that it moved: to put them in place anew changes nothing.
+fn stepped(
+    inputs: &Inputs<'_>,
+    batch: &PackedBatch,
+    found: &mut CudaDecoder,
+    report: &mut dyn FnMut(Check),
+) -> Result<(), ModelError> {
+    let score = |found: &CudaDecoder| -> Result<Vec<f32>, ModelError> {
+        let trunk = found.trunk(batch)?;
+        Ok(found.score(batch, &trunk, Policy::Current, 1.0)?.logprobs)
+    };
+    let moved = score(found)?;
+    for index in 0..found.trainable().trained().len() {
+        let values = found.trainable().values(index)?;
+        found.trainable().set_values(index, values)?;
+    }
+    let name = format!("{}: the model after a step", inputs.name);
+    report(Check::new(name, &score(found)?, &moved, 0.0));
+    Ok(())
+}
+
+/// Gradients with blocks run again on the way back are those without, to the last bit; and they are the same twice.
+fn again(
+    inputs: &Inputs<'_>,
+    batch: &PackedBatch,
+    found: &mut CudaDecoder,
+    report: &mut dyn FnMut(Check),
+) -> Result<(), ModelError> {
+    let slopes = uniform_values(inputs.seed, 17, batch.scored.len(), 1.0);
+    let trunk = CudaDecoder::trunk(found, batch)?;
+    let mut gradients = |above: usize| -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+        found.trainable().clear_gradients()?;
+        found.recompute_above(above);
+        let pass = CudaDecoder::score_tracked(found, batch, &trunk, 0.9)?;
+        let logprobs = pass.scores.logprobs.clone();
+        found.backward(pass, &slopes)?;
+        let parameters = found.trainable();
+        let mut all = Vec::new();
+        for index in 0..parameters.trained().len() {
+            all.extend(
+                parameters
+                    .gradient(index)?
+                    .map(|gradient| gradient.value)
+                    .unwrap_or_default(),
+            );
+        }
+        Ok((logprobs, all))
+    };
+    let (logprobs, whole) = gradients(usize::MAX)?;
+    for (above, how) in [(usize::MAX, "once more"), (0, "with blocks run again")] {
+        let (own_logprobs, own) = gradients(above)?;
+        let name = |what: &str| format!("{}: {what} {how}", inputs.name);
+        report(Check::new(name("log-probabilities"), &own_logprobs, &logprobs, 0.0));
+        report(Check::new(name("gradients"), &own, &whole, 0.0));
     }
     Ok(())
 }

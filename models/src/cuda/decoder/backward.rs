@@ -2,7 +2,7 @@
 
 use super::forward::{by_eight, eight, views};
 use super::gradients::{add_gradients, embedding_gradient, norm_gradient};
-use super::{CudaDecoder, CudaPass, Norm, Saved};
+use super::{CudaDecoder, CudaPass, Norm, Saved, Way};
 use crate::ModelError;
 use crate::cuda::attend::Attended;
 use crate::cuda::batch::Rows;
@@ -31,7 +31,11 @@ impl CudaDecoder {
         let first = self.plan.layers - pass.layers.len();
         let mut saved = pass.layers;
         for index in (first..self.plan.layers).rev() {
-            let Some(block) = saved.pop() else { break };
+            let block = match saved.pop() {
+                None => break,
+                Some(Way::Whole(block)) => block,
+                Some(Way::Input(hidden)) => Box::new(self.block_again(index, hidden, &pass.rows)?),
+            };
             self.block_backward(index, &block, &pass.rows, &gradient, &dy, index == first)?;
         }
         if let (Some(slot), Some(tokens)) = (self.embedding_slot, &pass.embedded) {

@@ -124,6 +124,7 @@ impl CudaDecoder {
             loaded: None,
             parameters: Parameters::new(&options.gpu),
             first_trained: 0,
+            recompute_above: usize::MAX,
             angles: Mutex::default(),
             sampler: None,
             source: path.to_owned(),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use super::{BlockWeights, CudaDecoder, CudaPass, CudaTrunk, Keep, Layer, Norm, Saved, Stream};
+use super::{BlockWeights, CudaDecoder, CudaPass, CudaTrunk, Keep, Layer, Norm, Saved, Stream, Track, Way};
 use crate::cuda::batch::{Grouped, Rows, Scored};
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
 use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE, SCORE};
@@ -31,7 +31,7 @@ impl CudaDecoder {
         let rows = Rows::of(&self.gpu, batch)?;
         let stream = self.embed(self.table(Policy::Current), &rows.tokens, rows.count)?;
         let layers = &self.layers[..self.first_trained];
-        let (stream, _) = self.blocks(layers, &rows, stream, false, false, None)?;
+        let (stream, _) = self.blocks(layers, &rows, stream, false, Track::Nothing, None)?;
         Ok(CudaTrunk {
             hidden: Some(Arc::try_unwrap(stream.hidden).map_err(|_| kept())?),
             pending: stream.pending,
@@ -104,7 +104,12 @@ impl CudaDecoder {
             true => Some(Grouped::new(&gpu, &batch.tokens)?),
             false => None,
         };
-        let (stream, saved) = self.blocks(layers, &rows, stream, adapted, track, None)?;
+        let kept = match track {
+            false => Track::Nothing,
+            true if rows.count > self.recompute_above => Track::Inputs,
+            true => Track::Whole,
+        };
+        let (stream, saved) = self.blocks(layers, &rows, stream, adapted, kept, None)?;
 
         let (count, width) = (scored.count, self.plan.hidden);
         let last = gpu.elements(count * width, Element::F32)?;
@@ -308,22 +313,24 @@ impl CudaDecoder {
         }
     }
 
-    /// Runs blocks. With `keep` their keys and values are handed on, with `track` all that the way back needs.
+    /// Runs blocks. With `keep` their keys and values are handed on; `track` says what is kept for the way back.
     pub(in crate::cuda) fn blocks(
         &self,
         layers: &[Layer],
         rows: &Rows,
         mut stream: Stream,
         adapted: bool,
-        track: bool,
+        track: Track,
         keep: Option<Keep<'_>>,
-    ) -> Result<(Stream, Vec<Saved>), ModelError> {
+    ) -> Result<(Stream, Vec<Way>), ModelError> {
         let mut saved = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
             let (next, block) = self.block(index, layer.weights(), rows, stream, adapted, keep)?;
             stream = next;
-            if track {
-                saved.push(block);
+            match track {
+                Track::Nothing => {}
+                Track::Inputs => saved.push(Way::Input(block.hidden_in)),
+                Track::Whole => saved.push(Way::Whole(Box::new(block))),
             }
         }
         Ok((stream, saved))
@@ -338,6 +345,39 @@ impl CudaDecoder {
         adapted: bool,
         keep: Option<Keep<'_>>,
     ) -> Result<(Stream, Saved), ModelError> {
+        let saved = self.block_inside(index, layer, rows, stream, adapted, keep)?;
+        let (count, width) = (rows.count, self.plan.hidden);
+        let down = self.gpu.elements(count * width, self.element)?;
+        let gated = saved.gated.matrix(count, layer.down.input_width(0));
+        let into = down.matrix(count, width);
+        layer.down.forward(&self.gpu, 0, gated, into, adapted)?;
+        let stream = Stream {
+            hidden: saved.hidden_mid.clone(),
+            pending: Some(down),
+        };
+        Ok((stream, saved))
+    }
+
+    /// What a block's way back needs, from what went into it, with the very operations of its forward pass.
+    pub(super) fn block_again(&self, index: usize, hidden: Arc<Buffer>, rows: &Rows) -> Result<Saved, ModelError> {
+        let layer = self.layers[index].weights();
+        let stream = Stream { hidden, pending: None };
+        let saved = self.block_inside(index, layer, rows, stream, true, None)?;
+        let gated = saved.gated.matrix(rows.count, layer.down.input_width(0));
+        layer.down.forward_low(&self.gpu, 0, gated)?;
+        Ok(saved)
+    }
+
+    /// A block but for its last product.
+    fn block_inside(
+        &self,
+        index: usize,
+        layer: BlockWeights<'_>,
+        rows: &Rows,
+        stream: Stream,
+        adapted: bool,
+        keep: Option<Keep<'_>>,
+    ) -> Result<Saved, ModelError> {
         let (gpu, plan, element, count) = (&self.gpu, &self.plan, self.element, rows.count);
         let (width, inner) = (plan.hidden, plan.intermediate);
         let (queries, keys) = (plan.heads * plan.head_dim, plan.kv_heads * plan.head_dim);
@@ -424,20 +464,7 @@ impl CudaDecoder {
         let gated_width = layer.down.input_width(0);
         let gated = gpu.elements(count * gated_width, element)?;
         self.gate(both.matrix(count, 2 * inner), gated.matrix(count, gated_width), count)?;
-        let down = gpu.elements(count * width, element)?;
-        layer.down.forward(
-            gpu,
-            0,
-            gated.matrix(count, gated_width),
-            down.matrix(count, width),
-            adapted,
-        )?;
-        let hidden_mid = Arc::new(hidden_mid);
-        let stream = Stream {
-            hidden: hidden_mid.clone(),
-            pending: Some(down),
-        };
-        let saved = Saved {
+        Ok(Saved {
             hidden_in,
             inverse_in,
             x,
@@ -445,13 +472,12 @@ impl CudaDecoder {
             mixed,
             wide,
             lse,
-            hidden_mid,
+            hidden_mid: Arc::new(hidden_mid),
             inverse_mid,
             z,
             both,
             gated,
-        };
-        Ok((stream, saved))
+        })
     }
 
     /// Buffers for the input of each part of a stack: one for all where there are no adapters.

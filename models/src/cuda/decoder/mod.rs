@@ -99,6 +99,8 @@ pub struct CudaDecoder {
     pub(in crate::cuda) parameters: Parameters,
     /// The first block that is, or that has adapters.
     first_trained: usize,
+    /// Passes of more tokens run their blocks again on the way back.
+    recompute_above: usize,
     angles: Mutex<Option<(usize, Arc<Buffer>)>>,
     pub(in crate::cuda) sampler: Option<super::sample::Sampler>,
     source: PathBuf,
@@ -139,6 +141,23 @@ pub(in crate::cuda) struct Saved {
     gated: Buffer,
 }
 
+/// What is kept of a block for the way back.
+#[derive(Debug)]
+pub(in crate::cuda) enum Way {
+    /// All that it needs.
+    Whole(Box<Saved>),
+    /// What went into the block, f32: it is run again.
+    Input(Arc<Buffer>),
+}
+
+/// How much is to be kept of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cuda) enum Track {
+    Nothing,
+    Inputs,
+    Whole,
+}
+
 /// A forward pass whose gradients can be asked for.
 #[derive(Debug)]
 pub struct CudaPass {
@@ -151,7 +170,7 @@ pub struct CudaPass {
     temperature: f64,
     /// Of the parameters that it was computed with.
     version: u64,
-    layers: Vec<Saved>,
+    layers: Vec<Way>,
     /// Inputs of the final norm and the head, of the predicting rows.
     last: Buffer,
     inverse: Buffer,
@@ -192,6 +211,12 @@ impl CudaDecoder {
     /// What training changes.
     pub fn part(&self) -> &TrainedPart {
         &self.part
+    }
+
+    /// From now on passes of more than `tokens` keep what went into each block alone, and run the block again on the way back: the
+    /// same gradients to the last bit, slower, in less memory.
+    pub fn recompute_above(&mut self, tokens: usize) {
+        self.recompute_above = tokens;
     }
 
     /// Gives back the memory that sampling holds.

@@ -2,33 +2,31 @@
 
 use super::CudaDecoder;
 use super::forward::LOGIT_BYTES;
+use crate::ModelError;
 use crate::cuda::layers::Stack;
-use crate::{ModelError, TrainedPart};
 
 /// What is left to others: the workspaces of libraries, kernels, and pieces too small to use.
 const SPARE: usize = 1 << 30;
 
 impl CudaDecoder {
-    /// Tokens of a pass with gradients, forward and backward, for which there is memory now; at least one.
+    /// Tokens of a pass with gradients, forward and backward, for which there is memory now; at least one. Where blocks are run again on
+    /// the way back it has room for more.
     ///
     /// # Errors
     /// When the driver does not tell how much is free.
-    pub(in crate::cuda) fn tokens_that_fit(&self) -> Result<usize, ModelError> {
+    pub(in crate::cuda) fn tokens_that_fit(&self, again: bool) -> Result<usize, ModelError> {
         let head = 2 * LOGIT_BYTES + LOGIT_BYTES / 4 * self.head.gradient_width() / self.plan.vocabulary;
         let taken = SPARE + head + self.parameters.missing_moments();
         let available = self.gpu.available()?.saturating_sub(taken);
         // A tenth for what does not lie side by side.
-        Ok((available / 10 * 9 / self.bytes_of_a_token()).max(1))
+        Ok((available / 10 * 9 / self.bytes_of_a_token(again)).max(1))
     }
 
-    /// Bytes that a token of a pass with gradients takes where most is held: all that the way back needs, and what one block's
-    /// holds meanwhile.
-    fn bytes_of_a_token(&self) -> usize {
+    /// Bytes that a token of a pass with gradients takes where most is held: all that the way back needs, or what went into each block
+    /// and all of one, and what one block's way back holds meanwhile.
+    pub(in crate::cuda) fn bytes_of_a_token(&self, again: bool) -> usize {
         let (plan, element) = (&self.plan, self.element.bytes());
-        let first = match self.part {
-            TrainedPart::Lora(_) => 0,
-            _ => self.first_trained,
-        };
+        let trained = &self.layers[self.first_trained..];
         let (queries, keys) = (plan.heads * plan.head_dim, plan.kv_heads * plan.head_dim);
         let inputs = |stack: &Stack| -> usize {
             let own = stack.parts.iter().any(|part| part.rank > 0);
@@ -52,8 +50,12 @@ impl CudaDecoder {
             // Two sums of the residual stream, two norms' statistics, and the softmax'.
             rounded * element + 4 * (2 * plan.hidden + 2 + plan.heads)
         };
-        let saved: usize = self.layers[first..].iter().map(kept).sum();
-        let held = self.layers[first..].last().map_or(0, |layer| {
+        let each = trained.iter().map(kept);
+        let saved: usize = match again {
+            false => each.sum(),
+            true => 4 * plan.hidden * trained.len() + each.max().unwrap_or(0),
+        };
+        let held = trained.last().map_or(0, |layer| {
             let rounded = layer.down.gradient_width()
                 + plan.intermediate
                 + layer.gate_up.gradient_width()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cudarc::driver::result;
 
 use crate::cuda::batch::Rows;
-use crate::cuda::decoder::CudaDecoder;
+use crate::cuda::decoder::{CudaDecoder, Keep, Track};
 use crate::cuda::gpu::{Buffer, driver};
 use crate::cuda::kernels::STORE_PROMPT;
 use crate::ops::RowShape;
@@ -252,7 +252,10 @@ impl CudaDecoder {
         };
         let stream = self.embed(self.table(Policy::Current), &rows.tokens, count)?;
         let stream = match merged {
-            None => self.blocks(&self.layers, &rows, stream, false, false, Some(&keep))?.0,
+            None => {
+                let keep = Some(&keep as Keep<'_>);
+                self.blocks(&self.layers, &rows, stream, false, Track::Nothing, keep)?.0
+            }
             Some(merged) => {
                 let mut stream = stream;
                 for (index, stacks) in merged.layers.iter().enumerate() {

@@ -236,6 +236,18 @@ fn pairs(
         let pass = decoder.score_tracked(&batch, &trunk, 1.0)?;
         decoder.backward(pass, &slopes)
     };
+    decoder.recompute_above(0);
+    let again = median(3, || {
+        once(decoder)?;
+        gpu.wait()
+    });
+    decoder.recompute_above(usize::MAX);
+    report(Timing {
+        name: format!("{}: one pair, blocks run again on the way back", shapes.name()),
+        runs: 3,
+        seconds: again?,
+        work: Vec::new(),
+    });
     gpu.start_trace();
     once(decoder)?;
     traced(gpu, &format!("{}: a pair", shapes.name()), report);
@@ -256,7 +268,7 @@ fn together(
     report: &mut dyn FnMut(Timing),
 ) -> Result<(), ModelError> {
     const PAIR: usize = PROMPT + 2 * RESPONSE;
-    let fit = (decoder.tokens_that_fit()? / PAIR).clamp(1, PAIRS);
+    let fit = (decoder.tokens_that_fit(false)? / PAIR).clamp(1, PAIRS);
     let passes = PAIRS.div_ceil(fit);
     let users = PAIRS.div_ceil(passes);
     let batch = packed(users, decoder.plan().vocabulary, 3);
