@@ -142,8 +142,6 @@ impl Trainer {
         while self.position.done < updates {
             self.go_on()?;
             self.before_update(None, "lm")?;
-            self.settle_recomputing()?;
-            self.settle_micro_batch()?;
             let [profiles, tokens] = self.lm_update(&catalogue)?;
             let tokens = self.log_pace(tokens)?;
             self.advance();
@@ -167,18 +165,22 @@ impl Trainer {
         let length = |&user: &u32| self.dataset.train[user as usize].prompt_tokens.len();
         let deal = Deal::by_length(&all.iter().map(length).collect::<Vec<_>>(), self.comm.world());
         let users = deal.own(&all, self.comm.rank());
-        let mut rollouts = match self.roll_out(&users, catalogue) {
-            Err(TrainError::Interrupted) => Rollouts::default(),
+        let rollouts = match self.roll_out(&users, catalogue) {
+            Err(TrainError::Interrupted) => Vec::new(),
             rollouts => rollouts?,
         };
         // Where one rank is interrupted, all are.
-        if share::any(self.comm.as_mut(), rollouts.users.is_empty())? {
+        if share::any(self.comm.as_mut(), rollouts.is_empty())? {
             // The update has not been: its users come again when the run is gone on with.
             if let Some(lm) = &mut self.lm {
                 lm.order.go_to(taken);
             }
             return Err(TrainError::Interrupted);
         }
+        // What is free now is free for training: the sampler has its memory.
+        self.settle_recomputing()?;
+        self.settle_micro_batch()?;
+        let mut rollouts = self.score_rollouts(rollouts)?;
         self.score_totals(&mut rollouts.users, &deal)?;
         let mut epochs = Vec::with_capacity(self.config.rl.noptepochs);
         for epoch in 0..self.config.rl.noptepochs {
@@ -191,11 +193,11 @@ impl Trainer {
         Ok([written.count(), tokens])
     }
 
-    /// Samples, embeds, ranks and scores.
-    fn roll_out(&mut self, users: &[u32], catalogue: &Catalogue) -> Result<Rollouts, TrainError> {
+    /// Samples, embeds and ranks.
+    fn roll_out(&mut self, users: &[u32], catalogue: &Catalogue) -> Result<Vec<Rollout>, TrainError> {
         let train = &self.dataset.train;
         let Some(lm) = &mut self.lm else {
-            return Ok(Rollouts::default());
+            return Ok(Vec::new());
         };
         let wanted: Vec<_> = users
             .iter()
@@ -250,7 +252,7 @@ impl Trainer {
                 totals: [0.0; 2],
             });
         }
-        self.score_rollouts(rollouts)
+        Ok(rollouts)
     }
 
     /// Packs rollouts, as many users together as a micro-batch has, and scores them under both policies.
