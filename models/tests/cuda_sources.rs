@@ -149,6 +149,11 @@ fn attention_for_hopper_compiles() {
     compiles("attention_hopper.cu", &["sm_90a"]);
 }
 
+#[test]
+fn products_for_hopper_compile() {
+    compiles("products_hopper.cu", &["sm_90a"]);
+}
+
 /// Kernels of the engine, for either element.
 fn engine_compiles(name: &str) {
     let Some(compiler) = Compiler::find() else {
@@ -203,5 +208,5 @@ fn every_source_is_compiled_by_a_test() {
         .filter(|name| name.ends_with(".cu"))
         .collect();
     names.sort();
-    assert_eq!(names, ["attention.cu", "attention_hopper.cu"]);
+    assert_eq!(names, ["attention.cu", "attention_hopper.cu", "products_hopper.cu"]);
 }

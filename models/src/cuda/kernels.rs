@@ -153,6 +153,19 @@ module!(HOPPER_ATTENTION, "attention_hopper.cu", "../ops/cuda/attention_hopper.c
     TEXTS_QUERIES_64 = "attend_texts_backward_q_64",
     TEXTS_KEYS_64 = "attend_texts_backward_kv_64",
 );
+module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper:
+    PRODUCT_BIAS = "product_bias",
+    PRODUCT_GELU = "product_gelu",
+    PRODUCT_GELU_KEPT = "product_gelu_kept",
+    PRODUCT_ADD = "product_add",
+    PRODUCT_PLAIN_ADD = "product_plain_add",
+    PRODUCT_TIMES = "product_times",
+    PRODUCT_TIMES_TWO = "product_times_two",
+    PRODUCT_GATE_GELU = "product_gate_gelu",
+    PRODUCT_GATE_SILU = "product_gate_silu",
+    PRODUCT_GATE_GELU_KEPT = "product_gate_gelu_kept",
+    PRODUCT_GATE_SILU_KEPT = "product_gate_silu_kept",
+);
 module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", Tensor:
     TOKEN_64 = "attend_token_64",
     TOKEN_128 = "attend_token_128",

@@ -13,7 +13,7 @@ import sys
 
 SOURCES = pathlib.Path(__file__).resolve().parents[3] / "models/src/ops/cuda"
 ARCHITECTURES = ["sm_80", "sm_89", "sm_90a", "sm_100a"]
-ONLY = {"attention_hopper.cu": ["sm_90a"]}
+ONLY = {"attention_hopper.cu": ["sm_90a"], "products_hopper.cu": ["sm_90a"]}
 
 
 def compile_source(library, text, name, arch, extra=()):
