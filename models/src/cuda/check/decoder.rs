@@ -20,7 +20,6 @@ pub(super) struct Small {
     name: &'static str,
     pub(super) config: &'static str,
     pub(super) vocabulary: u32,
-    /// Rank of its adapters.
     /// Of adapters: products that end in more take multiples of eight.
     rank: usize,
     /// Whether it is trained whole, too.
