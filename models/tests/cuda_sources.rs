@@ -122,13 +122,14 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/cuda")
 }
 
-fn compiles(name: &str, architectures: &[&str]) {
+/// Compiles a source after the pieces that stand before it.
+fn compiles(before: &[&str], name: &str, architectures: &[&str]) {
     let Some(compiler) = Compiler::find() else {
         println!("skipped: no libnvrtc here; `cargo xtask test` downloads one");
         return;
     };
     let read = |name: &str| std::fs::read_to_string(folder().join(name)).unwrap();
-    let source = read("prelude.cuh") + &read(name);
+    let source: String = before.iter().chain(&[name]).map(|name| read(name)).collect();
     for &architecture in architectures {
         if compiler.knows(architecture) {
             compiler.compile(name, &source, architecture).unwrap();
@@ -140,18 +141,15 @@ fn compiles(name: &str, architectures: &[&str]) {
 
 #[test]
 fn attention_compiles() {
-    compiles("attention.cu", &ARCHITECTURES);
+    compiles(&["prelude.cuh"], "attention.cu", &ARCHITECTURES);
 }
 
 /// wgmma is there on Hopper alone, under the name with an `a`.
 #[test]
 fn attention_for_hopper_compiles() {
-    compiles("attention_hopper.cu", &["sm_90a"]);
-}
-
-#[test]
-fn products_for_hopper_compile() {
-    compiles("products_hopper.cu", &["sm_90a"]);
+    for name in ["attention_hopper.cu", "attention_hopper_causal.cu"] {
+        compiles(&["prelude.cuh", "wgmma.cuh"], name, &["sm_90a"]);
+    }
 }
 
 /// Kernels of the engine, for either element.
@@ -208,5 +206,8 @@ fn every_source_is_compiled_by_a_test() {
         .filter(|name| name.ends_with(".cu"))
         .collect();
     names.sort();
-    assert_eq!(names, ["attention.cu", "attention_hopper.cu", "products_hopper.cu"]);
+    assert_eq!(
+        names,
+        ["attention.cu", "attention_hopper.cu", "attention_hopper_causal.cu"]
+    );
 }

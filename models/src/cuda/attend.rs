@@ -3,10 +3,11 @@
 use super::batch::Rows;
 use super::gpu::{Argument, Buffer, Element, Gpu, View};
 use super::kernels::{
-    ATTEND, ATTEND_DELTA, ATTEND_JOIN, ATTEND_KEYS, ATTEND_QUERIES, ATTEND_STEP, JOIN_SPLITS, Kernel, SUM_PARTS,
-    TENSOR_ATTEND_64, TENSOR_ATTEND_128, TENSOR_ATTEND_256, TENSOR_DELTAS, TENSOR_KEYS_64, TENSOR_KEYS_128,
-    TENSOR_KEYS_256, TENSOR_QUERIES_64, TENSOR_QUERIES_128, TENSOR_QUERIES_256, TEXTS_ATTEND_64, TEXTS_KEYS_64,
-    TEXTS_QUERIES_64, TOKEN_64, TOKEN_128, TOKEN_256,
+    ATTEND, ATTEND_DELTA, ATTEND_JOIN, ATTEND_KEYS, ATTEND_QUERIES, ATTEND_STEP, JOIN_SPLITS, Kernel, ROWS_ATTEND_128,
+    ROWS_ATTEND_256, ROWS_KEYS_256, ROWS_QUERIES_128, ROWS_QUERIES_256, SUM_PARTS, TENSOR_ATTEND_64, TENSOR_ATTEND_128,
+    TENSOR_ATTEND_256, TENSOR_DELTAS, TENSOR_KEYS_64, TENSOR_KEYS_128, TENSOR_KEYS_256, TENSOR_QUERIES_64,
+    TENSOR_QUERIES_128, TENSOR_QUERIES_256, TEXTS_ATTEND_64, TEXTS_KEYS_64, TEXTS_QUERIES_64, TOKEN_64, TOKEN_128,
+    TOKEN_256,
 };
 use crate::ModelError;
 
@@ -24,6 +25,8 @@ struct Tensor {
     queries: Blocks,
     keys: Blocks,
     token: Blocks,
+    /// Whether blocks of the first two stay and take their shares of all tiles, instead of being one for each tile and head.
+    staying: bool,
 }
 
 fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
@@ -35,12 +38,14 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
             queries: (TENSOR_QUERIES_64, 128, 49_152),
             keys: (TENSOR_KEYS_64, 128, 49_664),
             token: (TOKEN_64, 128, 49_152),
+            staying: false,
         },
         128 => Tensor {
             attend: (TENSOR_ATTEND_128, 128, 98_304),
             queries: (TENSOR_QUERIES_128, 128, 98_304),
             keys: (TENSOR_KEYS_128, 128, 66_048),
             token: (TOKEN_128, 128, 98_304),
+            staying: false,
         },
         256 => Tensor {
             attend: (TENSOR_ATTEND_256, 128, 98_304),
@@ -55,6 +60,7 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
                 },
             ),
             token: (TOKEN_256, 64, 98_304),
+            staying: false,
         },
         _ => return None,
     })
@@ -114,29 +120,64 @@ impl Heads {
         fits.then(|| tensor(self.head_dim, self.gpu.shared_memory())).flatten()
     }
 
-    /// The same for a pass over these rows: on Hopper there are faster ones for whole texts.
+    /// The same for a pass over these rows: on Hopper there are faster ones, for heads of 64 those for whole texts alone.
     fn tensor_for(&self, rows: &Rows, views: &[View]) -> Option<Tensor> {
         let tensor = self.tensor(views)?;
-        let hopper = self.gpu.capability() == (9, 0) && self.head_dim == 64;
-        Some(match hopper && rows.texts && self.heads == self.kv_heads {
-            true => Tensor {
+        if self.gpu.capability() != (9, 0) {
+            return Some(tensor);
+        }
+        Some(match self.head_dim {
+            64 if rows.texts && self.heads == self.kv_heads => Tensor {
                 attend: (TEXTS_ATTEND_64, 256, 81_920),
                 queries: (TEXTS_QUERIES_64, 256, 98_304),
                 keys: (TEXTS_KEYS_64, 128, 50_176),
                 ..tensor
             },
-            false => tensor,
+            128 => Tensor {
+                attend: (ROWS_ATTEND_128, 384, 229_632),
+                queries: (ROWS_QUERIES_128, 384, 229_632),
+                staying: true,
+                ..tensor
+            },
+            256 => Tensor {
+                attend: (ROWS_ATTEND_256, 384, 229_632),
+                queries: (ROWS_QUERIES_256, 384, 229_632),
+                keys: (ROWS_KEYS_256, 384, 214_272),
+                staying: true,
+                ..tensor
+            },
+            _ => tensor,
         })
+    }
+
+    /// Launches a kernel that goes by tiles of queries.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`]; `arguments` are those that kernels of either kind take.
+    unsafe fn launch_by_queries(
+        &self,
+        (kernel, threads, shared): Blocks,
+        staying: bool,
+        rows: &Rows,
+        mut arguments: Vec<Argument>,
+    ) -> Result<(), ModelError> {
+        let mut grid = [self.heads as u32, rows.tile_count as u32, 1];
+        if staying {
+            grid = [self.gpu.multiprocessors().min(grid[0] * grid[1]), 1, 1];
+            arguments.push(rows.tile_count.into());
+        }
+        // SAFETY: as the caller says; a kernel whose blocks stay takes the number of tiles too.
+        unsafe { self.gpu.launch(kernel, self.element, grid, threads, shared, &arguments) }
     }
 
     /// `mixed` = attention of `qkv`, and the logarithms of the softmax' denominators.
     pub(super) fn attend(&self, qkv: View, mixed: View, lse: &Buffer, rows: &Rows) -> Result<(), ModelError> {
         let plan = self;
         let [q, k, v] = self.split(qkv);
-        if let Some(Tensor { attend, .. }) = self.tensor_for(rows, &[q, k, v, mixed]) {
+        if let Some(Tensor { attend, staying, .. }) = self.tensor_for(rows, &[q, k, v, mixed]) {
             // SAFETY: all have a row for each token, and segments lie among them.
             return unsafe {
-                let arguments = [
+                let arguments = vec![
                     mixed.into(),
                     lse.into(),
                     q.into(),
@@ -153,9 +194,7 @@ impl Heads {
                     Argument::Int(i32::from(rows.causal)),
                     self.score_scale().into(),
                 ];
-                let grid = [plan.heads as u32, rows.tile_count as u32, 1];
-                let (kernel, threads, shared) = attend;
-                self.gpu.launch(kernel, self.element, grid, threads, shared, &arguments)
+                self.launch_by_queries(attend, staying, rows, arguments)
             };
         }
         // SAFETY: all have a row for each token; ranges lie among them.
@@ -256,9 +295,7 @@ impl Heads {
             arguments.extend(strides);
             arguments.extend(layout);
             arguments.extend([causal, self.score_scale().into()]);
-            let grid = [plan.heads as u32, rows.tile_count as u32, 1];
-            let (kernel, threads, memory) = tensor.queries;
-            gpu.launch(kernel, element, grid, threads, memory, &arguments)?;
+            self.launch_by_queries(tensor.queries, tensor.staying, rows, arguments)?;
             let mut arguments: Vec<Argument> = vec![dk.into(), dv.into(), address(&k_parts), address(&v_parts)];
             arguments.extend(inputs);
             arguments.extend([Argument::from(dk.stride), dv.stride.into()]);

@@ -68,9 +68,12 @@ impl Rows {
             |(number, segment): (usize, &[u32; 6])| (0..segment[1].div_ceil(64)).map(move |tile| [number as u32, tile]);
         let mut tiles: Vec<[u32; 2]> = segments.iter().enumerate().flat_map(tiles_of).collect();
         let causal = rows.iter().all(|row| matches!(row, RowShape::Tree { .. }));
-        // What takes longest begins first: late rows, which see most, or the longest texts, where a text's tiles stay together
-        // because they read the same keys.
-        tiles.sort_by_key(|tile| std::cmp::Reverse(if causal { tile[1] } else { segments[tile[0] as usize][1] }));
+        // What takes longest begins first: rows late in their text, which see most, or the longest texts, where a text's tiles stay
+        // together because they read the same keys.
+        tiles.sort_by_key(|&[number, tile]| {
+            let [_, len, _, prompt, ..] = segments[number as usize];
+            std::cmp::Reverse(if causal { tile + prompt.div_ceil(64) } else { len })
+        });
         Ok(Self {
             segments: gpu.upload(segments.as_flattened())?,
             tiles: gpu.upload(tiles.as_flattened())?,

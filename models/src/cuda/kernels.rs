@@ -13,6 +13,8 @@ use crate::{ModelError, write_atomically};
 const PRELUDE: &str = include_str!("kernels/prelude.cuh");
 /// What stands before the text of modules for tensor cores.
 const TENSOR_PRELUDE: &str = include_str!("../ops/cuda/prelude.cuh");
+/// What stands between that and the text of modules for Hopper.
+const HOPPER_PRELUDE: &str = include_str!("../ops/cuda/wgmma.cuh");
 
 /// What a module is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,18 +155,12 @@ module!(HOPPER_ATTENTION, "attention_hopper.cu", "../ops/cuda/attention_hopper.c
     TEXTS_QUERIES_64 = "attend_texts_backward_q_64",
     TEXTS_KEYS_64 = "attend_texts_backward_kv_64",
 );
-module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper:
-    PRODUCT_BIAS = "product_bias",
-    PRODUCT_GELU = "product_gelu",
-    PRODUCT_GELU_KEPT = "product_gelu_kept",
-    PRODUCT_ADD = "product_add",
-    PRODUCT_PLAIN_ADD = "product_plain_add",
-    PRODUCT_TIMES = "product_times",
-    PRODUCT_TIMES_TWO = "product_times_two",
-    PRODUCT_GATE_GELU = "product_gate_gelu",
-    PRODUCT_GATE_SILU = "product_gate_silu",
-    PRODUCT_GATE_GELU_KEPT = "product_gate_gelu_kept",
-    PRODUCT_GATE_SILU_KEPT = "product_gate_silu_kept",
+module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", Hopper:
+    ROWS_ATTEND_128 = "attend_rows_128",
+    ROWS_ATTEND_256 = "attend_rows_256",
+    ROWS_QUERIES_128 = "attend_rows_backward_q_128",
+    ROWS_QUERIES_256 = "attend_rows_backward_q_256",
+    ROWS_KEYS_256 = "attend_rows_backward_kv_256",
 );
 module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", Tensor:
     TOKEN_64 = "attend_token_64",
@@ -198,7 +194,8 @@ fn architecture(module: &Module, (major, minor): (i32, i32)) -> String {
 
 fn source(module: &Module, element: Element) -> String {
     if module.made != For::Either {
-        return format!("{TENSOR_PRELUDE}\n#line 1 \"{}\"\n{}", module.name, module.text);
+        let more = if module.made == For::Hopper { HOPPER_PRELUDE } else { "" };
+        return format!("{TENSOR_PRELUDE}\n{more}\n#line 1 \"{}\"\n{}", module.name, module.text);
     }
     let name = match element {
         Element::F32 | Element::F16 => "float",

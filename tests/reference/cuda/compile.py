@@ -13,7 +13,7 @@ import sys
 
 SOURCES = pathlib.Path(__file__).resolve().parents[3] / "models/src/ops/cuda"
 ARCHITECTURES = ["sm_80", "sm_89", "sm_90a", "sm_100a"]
-ONLY = {"attention_hopper.cu": ["sm_90a"], "products_hopper.cu": ["sm_90a"]}
+HOPPER = {"attention_hopper.cu", "attention_hopper_causal.cu"}
 
 
 def compile_source(library, text, name, arch, extra=()):
@@ -43,11 +43,12 @@ def main():
     for beside in pathlib.Path(args.library).parent.glob("libnvrtc-builtins.so.*"):
         ctypes.CDLL(beside)  # found by its name from then on
     library = ctypes.CDLL(args.library)
-    prelude = (SOURCES / "prelude.cuh").read_text()
+    prelude, wgmma = [(SOURCES / name).read_text() for name in ("prelude.cuh", "wgmma.cuh")]
     for path in args.files or sorted(SOURCES.glob("*.cu")):
         path = SOURCES / path
-        for arch in ONLY.get(path.name) or args.arch or ARCHITECTURES:
-            log = compile_source(library, prelude + path.read_text(), path.name, arch)
+        hopper = path.name in HOPPER
+        for arch in ["sm_90a"] if hopper else args.arch or ARCHITECTURES:
+            log = compile_source(library, prelude + (wgmma if hopper else "") + path.read_text(), path.name, arch)
             print(f"{path.name} {arch}")
             for entry in re.finditer(r"Compiling entry function '(\w+)'.*?\n.*?\n\s*(.*?)\n.*?Used (\d+) registers(.*?)\n", log):
                 name, stack, registers, rest = entry.groups()

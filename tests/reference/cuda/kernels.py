@@ -16,10 +16,11 @@ WORST = {"failed": 0}
 
 
 class Module:
-    """The kernels of one source file, compiled for this GPU or for `arch`."""
+    """The kernels of one source file, compiled for this GPU, or as a source for Hopper for `arch`."""
 
     def __init__(self, name, arch=None):
-        text = (SOURCES / "prelude.cuh").read_text() + (SOURCES / name).read_text()
+        before = ("prelude.cuh",) if arch is None else ("prelude.cuh", "wgmma.cuh")
+        text = "".join((SOURCES / file).read_text() for file in (*before, name))
         self.module = cupy.RawModule(code=text, backend="nvrtc", options=("--std=c++17",)) if arch is None else load(text, name, arch)
         self.kernels = {}
 
@@ -73,6 +74,16 @@ def check(name, found, expected, most=4e-3):
     ok = value <= most
     WORST["failed"] += not ok
     print(f"{'ok  ' if ok else 'FAIL'} {name}: error {value:.2e} (at most {most:.0e})", flush=True)
+
+
+def check_each(name, found, expected, most):
+    """The worst ‖found − expected‖ of a row, by its norm or by 0.3 of the average norm where that is more."""
+    found, expected = found.detach().double(), expected.detach().double()
+    norms = expected.norm(dim=-1)
+    value = ((found - expected).norm(dim=-1) / norms.clamp_min(0.3 * norms.mean())).max().item()
+    ok = value <= most
+    WORST["failed"] += not ok
+    print(f"{'ok  ' if ok else 'FAIL'} {name}: worst row {value:.2e} (at most {most:.0e})", flush=True)
 
 
 def equal(name, found, expected):

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""attention.cu, and on Hopper attention_hopper.cu, against dense attention in f64, forward and backward, then timed beside PyTorch's.
+"""attention.cu, and on Hopper attention_hopper.cu and attention_hopper_causal.cu, against dense attention in f64, forward and backward, then timed beside PyTorch's.
 
-    python3 try_attention.py [--quick] [--hopper]
+    python3 try_attention.py [--quick] [--hopper | --packed]
 
-`--hopper`: attention_hopper.cu alone, and timed beside attention.cu.
+`--hopper`: the sources for Hopper alone, timed beside attention.cu; `--packed`: attention_hopper_causal.cu alone.
 """
 import random
 import sys
 
 import torch
 
-from kernels import DEV, Module, check, equal, finish, poison, randn, timed
+from kernels import DEV, Module, check, check_each, equal, finish, poison, randn, timed
 
 SHARED = {"attend": {64: 49152, 128: 98304, 256: 98304}, "q": {64: 49152, 128: 98304, 256: 98304}, "kv": {64: 49664, 128: 66048, 256: 131584}}
 m = Module("attention.cu")
@@ -21,6 +21,7 @@ class Rows:
 
     def __init__(self, rows, causal, order="late first"):
         self.causal, segments, start = causal, [], 0
+        self.lengths = [sum(row) for row in rows]
         for prompt, *branches in rows:
             first = len(segments)
             segments.append([start, prompt, 0, 0, first + 1, len(branches)])
@@ -32,17 +33,23 @@ class Rows:
         self.tokens, self.list = start, segments
         tiles = [(s, i) for s in range(len(segments)) for i in range((segments[s][1] + 63) // 64)]
         # Late rows of causal texts see most; else the longest texts come first, each text's tiles together.
-        tiles.sort(key=(lambda t: -t[1]) if order == "late first" else (lambda t: -segments[t[0]][1]))
+        tiles.sort(key=(lambda t: -t[1] - (segments[t[0]][3] + 63) // 64) if order == "late first" else (lambda t: -segments[t[0]][1]))
         self.segments = torch.tensor(segments, dtype=torch.int32, device=DEV)
         self.tiles = torch.tensor(tiles, dtype=torch.int32, device=DEV)
 
-    def mask(self):
-        seen = torch.zeros(self.tokens, self.tokens, dtype=torch.bool)
-        for start, count, prefix, prefix_len, _, _ in self.list:
-            own = torch.ones(count, count, dtype=torch.bool)
-            seen[start:start + count, start:start + count] = own.tril() if self.causal else own
-            seen[start:start + count, prefix:prefix + prefix_len] = True
-        return seen.to(DEV)
+    def masks(self):
+        """Where each row begins and what its tokens see of it."""
+        first = 0
+        for length in self.lengths:
+            seen = torch.zeros(length, length, dtype=torch.bool)
+            for start, count, prefix, prefix_len, _, _ in self.list:
+                start, prefix = start - first, prefix - first
+                if 0 <= start < length:
+                    own = torch.ones(count, count, dtype=torch.bool)
+                    seen[start:start + count, start:start + count] = own.tril() if self.causal else own
+                    seen[start:start + count, prefix:prefix + prefix_len] = True
+            yield first, seen.to(DEV)
+            first += length
 
     def pairs(self):
         return sum((n * (n + 1) // 2 if self.causal else n * n) + n * p for _, n, _, p, _, _ in self.list)
@@ -71,11 +78,16 @@ def backward_q(rows, dq, d_out, lse, deltas, q, k, v, heads, kv, dim):
 
 
 def backward_kv(rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts=None):
+    launch = lambda *args: m(name_of("attend_backward_kv", dim), (heads // together, len(rows.tiles)), 256 if dim == 256 else 128, *args, *more(dim),
+                             shared=SHARED["kv"].get(dim, 0))
+    keys_by(launch, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts)
+
+
+def keys_by(launch, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts):
     count = heads // kv // together
     dk_parts, dv_parts = (None, None) if count == 1 else parts if parts is not None else [poison(rows.tokens, heads // together, dim, dtype=torch.float32) for _ in range(2)]
-    m(name_of("attend_backward_kv", dim), (heads // together, len(rows.tiles)), 256 if dim == 256 else 128, dk, dv, dk_parts, dv_parts, d_out, lse,
-      deltas, q, k, v, dk.stride(0), dv.stride(0), q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, kv, together,
-      int(rows.causal), dim**-0.5, *more(dim), shared=SHARED["kv"].get(dim, 0))
+    launch(dk, dv, dk_parts, dv_parts, d_out, lse, deltas, q, k, v, dk.stride(0), dv.stride(0), q.stride(0), k.stride(0), v.stride(0), rows.segments,
+           rows.tiles, rows.tokens, heads, kv, together, int(rows.causal), dim**-0.5)
     if count > 1:
         for out, x in ((dk, dk_parts), (dv, dv_parts)):
             m("sum_parts", ((kv * dim // 8 + 127) // 128, rows.tokens), 128, out, x, out.stride(0), kv, count, dim)
@@ -85,15 +97,22 @@ def parts_of(qkv, heads, kv, dim):
     return qkv[:, : heads * dim], qkv[:, heads * dim: (heads + kv) * dim], qkv[:, (heads + kv) * dim:]
 
 
-def reference(rows, q, k, v, heads, kv, dim, d_out):
-    split = lambda x, n: x.double().reshape(rows.tokens, n, dim).transpose(0, 1).detach().requires_grad_()
+def reference(rows, *given):
+    """out, lse, dq, dk and dv in f64, one row after the other."""
+    results = [row_reference(seen, first, *given) for first, seen in rows.masks() if len(seen)]
+    return [torch.cat(x, -1 if i == 1 else 0) for i, x in enumerate(zip(*results))]
+
+
+def row_reference(seen, first, q, k, v, heads, kv, dim, d_out):
+    end = first + len(seen)
+    split = lambda x, n: x[first:end].double().reshape(len(seen), n, dim).transpose(0, 1).detach().requires_grad_()
     a, b, c = split(q, heads), split(k, kv), split(v, kv)
     scores = a @ b.repeat_interleave(heads // kv, 0).transpose(1, 2) * dim**-0.5
-    scores = scores.masked_fill(~rows.mask(), float("-inf"))
+    scores = scores.masked_fill(~seen, float("-inf"))
     out = torch.softmax(scores, -1) @ c.repeat_interleave(heads // kv, 0)
-    join = lambda x: x.transpose(0, 1).reshape(rows.tokens, -1)
-    join(out).backward(d_out.double())
-    return join(out), torch.logsumexp(scores, -1), join(a.grad), join(b.grad), join(c.grad)
+    join = lambda x: x.transpose(0, 1).reshape(len(seen), -1)
+    join(out).backward(d_out[first:end].double())
+    return [x.detach() for x in (join(out), torch.logsumexp(scores, -1), join(a.grad), join(b.grad), join(c.grad))]
 
 
 def try_all():
@@ -236,6 +255,111 @@ def time_hopper(hopper):
     print(f"PyTorch, 64 texts of 512: forward {ahead:.3f} ms, backward {back:.3f} ms", flush=True)
 
 
+class Packed:
+    """The kernels of attention_hopper_causal.cu: heads of 256 and 128 over packed rows."""
+
+    def __init__(self):
+        self.m = Module("attention_hopper_causal.cu", "sm_90a")
+        self.multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+
+    def forward(self, rows, out, lse, q, k, v, heads, kv, dim):
+        self.m(f"attend_rows_{dim}", self.multiprocessors, 384, out, lse, q, k, v, q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles,
+               rows.tokens, heads, kv, int(rows.causal), dim**-0.5, len(rows.tiles), shared=229632)
+
+    def backward_q(self, rows, dq, d_out, lse, deltas, q, k, v, heads, kv, dim):
+        self.m(f"attend_rows_backward_q_{dim}", self.multiprocessors, 384, dq, d_out, lse, deltas, q, k, v, dq.stride(0), q.stride(0), k.stride(0),
+               v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, kv, int(rows.causal), dim**-0.5, len(rows.tiles), shared=229632)
+
+    def backward_kv(self, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts=None):
+        launch = lambda *args: self.m(f"attend_rows_backward_kv_{dim}", (heads // together, len(rows.tiles)), 384, *args, shared=214272)
+        keys_by(launch, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts)
+
+
+PACKED_DIMS_WITH_KEYS = (256,)
+
+
+def try_packed(packed):
+    lengths = [[n] for n in range(1, 201)]
+    trees = [[p, p * 7 % 131, 0, p * 3 % 67] for p in range(1, 201, 2)]
+    long = [[1024, 512, 512], [1000, 499, 1, 0, 333], [1], [65], [2, 700]]
+    for heads, kv, dim in [(8, 1, 256), (32, 8, 128), (2, 2, 256), (6, 2, 256), (4, 2, 128), (3, 3, 128)]:
+        small = heads * dim < 2048
+        for name, layout, causal in [("lengths 1 to 200", lengths[::9] if small else lengths, True), ("trees", trees[::9] if small else trees, True),
+                                     ("long trees", long, True), ("whole texts", lengths[::13], False)]:
+            rows = Rows(layout, causal)
+            qkv, d_qkv = randn(rows.tokens, (heads + 2 * kv) * dim), poison(rows.tokens, (heads + 2 * kv) * dim)
+            q, k, v = parts_of(qkv, heads, kv, dim)
+            gradients = parts_of(d_qkv, heads, kv, dim)
+            dq, dk, dv = gradients
+            d_out, out = randn(rows.tokens, heads * dim), poison(rows.tokens, heads * dim)
+            lse, deltas = [poison(heads, rows.tokens, dtype=torch.float32) for _ in range(2)]
+            expected = reference(rows, q, k, v, heads, kv, dim, d_out)
+            name = f"{heads}/{kv} heads of {dim}, {name}"
+            each = lambda x: x.reshape(rows.tokens, -1, dim)
+            known = (d_out, lse, deltas, q, k, v, heads, kv, dim)
+
+            def compare(kind, what, x, y, most):
+                check(f"{name}, {kind} {what}", x, y, most)
+                check_each(f"{name}, {kind} {what}", each(x), each(y), 0.2 if what == "dq" else 5 * most)  # some rows of dq are next to nothing
+
+            for kind, by in (("attention.cu", None), ("packed", packed)):
+                for x in (out, lse, d_qkv):
+                    x.fill_(float("nan"))
+                (by.forward if by else forward)(rows, out, lse, q, k, v, heads, kv, dim)
+                compare(kind, "out", out, expected[0], 6e-3)
+                check(f"{name}, {kind} lse", lse, expected[1], 1e-5)
+                deltas_of(rows, deltas, d_out, out, heads, dim)
+                (by.backward_q if by else backward_q)(rows, dq, *known)
+                compare(kind, "dq", dq, expected[2], 1e-2)
+                for together in [n for n in (1, 2, 3, 4, 8) if heads // kv % n == 0]:
+                    if by and dim not in PACKED_DIMS_WITH_KEYS:
+                        continue
+                    dk.fill_(float("nan"))
+                    dv.fill_(float("nan"))
+                    (by.backward_kv if by else backward_kv)(rows, dk, dv, *known, together)
+                    compare(kind, f"{together} together dk", dk, expected[3], 1e-2)
+                    compare(kind, f"{together} together dv", dv, expected[4], 1e-2)
+            before = [x.clone() for x in (out, lse, d_qkv)]
+            packed.forward(rows, out, lse, q, k, v, heads, kv, dim)
+            packed.backward_q(rows, dq, *known)
+            if dim in PACKED_DIMS_WITH_KEYS:
+                packed.backward_kv(rows, dk, dv, *known, together)
+            else:
+                before, out, lse, d_qkv = [before[0], before[1], before[2][:, : heads * dim]], out, lse, dq
+            for x, y in zip((out, lse, d_qkv), before):
+                equal(name + " again", x, y)
+
+
+def time_packed(packed):
+    pair = [1024, 512, 512]
+    for name, layout, heads, kv, dim in [
+            ("gemma-2b, a pair", [pair], 8, 1, 256), ("gemma-2b, 8 pairs", [pair] * 8, 8, 1, 256), ("gemma-2b, 16 prompts of 1024", [[1024]] * 16, 8, 1, 256),
+            ("llama-3-8b, a pair", [pair], 32, 8, 128), ("llama-3-8b, 8 pairs", [pair] * 8, 32, 8, 128), ("llama-3-8b, 16 prompts of 1024", [[1024]] * 16, 32, 8, 128)]:
+        rows = Rows(layout, True)
+        qkv, d_qkv = randn(rows.tokens, (heads + 2 * kv) * dim), poison(rows.tokens, (heads + 2 * kv) * dim)
+        q, k, v = parts_of(qkv, heads, kv, dim)
+        dq, dk, dv = parts_of(d_qkv, heads, kv, dim)
+        d_out, out = randn(rows.tokens, heads * dim), poison(rows.tokens, heads * dim)
+        lse, deltas = [poison(heads, rows.tokens, dtype=torch.float32) for _ in range(2)]
+        known = (d_out, lse, deltas, q, k, v, heads, kv, dim)
+        flops = 4 * rows.pairs() * dim * heads
+        for kind, by in (("attention.cu", None), ("packed", packed)):
+            ahead = timed([lambda: (by.forward if by else forward)(rows, out, lse, q, k, v, heads, kv, dim)], repeat=10)
+            delta = timed([lambda: deltas_of(rows, deltas, d_out, out, heads, dim)], repeat=10)
+            back_q = timed([lambda: (by.backward_q if by else backward_q)(rows, dq, *known)], repeat=10)
+            line = f"{name}, {kind}: forward {ahead:.3f} ms {flops / ahead / 1e9:.0f} TFLOP/s; deltas {delta:.3f}, q {back_q:.3f} ms {1.5 * flops / back_q / 1e9:.0f}"
+            if by is None or dim in PACKED_DIMS_WITH_KEYS:
+                times = {}
+                for together in [n for n in (1, 2, 4, 8) if heads // kv % n == 0]:
+                    parts = [poison(rows.tokens, heads // together, dim, dtype=torch.float32) for _ in range(2)]
+                    times[together] = timed([lambda: (by.backward_kv if by else backward_kv)(rows, dk, dv, *known, together, parts)], repeat=10)
+                best = min(times, key=times.get)
+                back = delta + back_q + times[best]
+                line += f"; kv {times[best]:.3f} ms {2 * flops / times[best] / 1e9:.0f} (" + ", ".join(f"{n}: {x:.3f}" for n, x in times.items()) + \
+                    f"); backward {back:.3f} ms {2.5 * flops / back / 1e9:.0f} TFLOP/s"
+            print(line, flush=True)
+
+
 def time_all():
     for name, layout, causal, heads, kv, dim, sdpa in [
             ("gemma-2b, 2 x 1536", [[1536]] * 2, True, 8, 1, 256, (2, 1536)), ("gemma-2b, pair 1024 + 2 x 512", [[1024, 512, 512]], True, 8, 1, 256, None),
@@ -267,14 +391,18 @@ def time_all():
 
 
 print(torch.cuda.get_device_name(), torch.__version__)
-hopper = Hopper() if torch.cuda.get_device_capability() == (9, 0) else None
-if "--hopper" not in sys.argv:
+hopper, packed = (Hopper(), Packed()) if torch.cuda.get_device_capability() == (9, 0) else (None, None)
+if "--hopper" not in sys.argv and "--packed" not in sys.argv:
     try_all()
-if hopper:
+if hopper and "--packed" not in sys.argv:
     try_hopper(hopper)
+if packed:
+    try_packed(packed)
 if "--quick" not in sys.argv:
-    if "--hopper" not in sys.argv:
+    if "--hopper" not in sys.argv and "--packed" not in sys.argv:
         time_all()
-    if hopper:
+    if hopper and "--packed" not in sys.argv:
         time_hopper(hopper)
+    if packed:
+        time_packed(packed)
 finish()

@@ -12,12 +12,6 @@
 // lse [heads, tokens]: ln Σ e^score of every query, left by the forward pass for the backward pass.
 // Everything is summed in a fixed order: equal inputs give equal bits.
 
-#define START 0
-#define LEN 1
-#define PREFIX_START 2
-#define PREFIX_LEN 3
-#define FIRST_CHILD 4
-#define CHILDREN 5
 #define ROWS 64
 #define THREADS 128
 
@@ -114,22 +108,6 @@ __device__ __forceinline__ void clear(float (&x)[BANDS][N][4]) {
         }
     }
 }
-
-// The key tiles that a tile of queries sees: those of the prefix, then those of its own segment.
-struct KeyTiles {
-    int prefix, count;
-    const int* segment;
-    __device__ __forceinline__ KeyTiles(const int* s, int end, int causal, int width) : segment(s) {
-        int own = causal ? min(s[LEN], end) : s[LEN];
-        prefix = (s[PREFIX_LEN] + width - 1) / width;
-        count = prefix + (own + width - 1) / width;
-    }
-    __device__ __forceinline__ bool in_prefix(int tile) const { return tile < prefix; }
-    // Index of the tile's first key within its part.
-    __device__ __forceinline__ int first(int tile, int width) const { return (in_prefix(tile) ? tile : tile - prefix) * width; }
-    __device__ __forceinline__ int left(int tile, int width) const { return segment[in_prefix(tile) ? PREFIX_LEN : LEN] - first(tile, width); }
-    __device__ __forceinline__ i64 row(int tile, int width) const { return segment[in_prefix(tile) ? PREFIX_START : START] + first(tile, width); }
-};
 
 // ---- forward
 //

@@ -4,66 +4,13 @@
 // every query sees its whole segment: `causal` is 0, no segment has a prefix, and every query head has its key head
 // (kv_heads = heads, so `together` is 1 and the parts are null).
 //
-// A tile of 64 rows has 128 bytes a row, and the arrangement of `tile_offset` is the 128-byte swizzle that wgmma reads.
+// wgmma.cuh stands before this. A tile of 64 rows has 128 bytes a row, and the arrangement of `tile_offset` is the 128-byte swizzle.
 
-#define START 0
-#define LEN 1
 #define ROWS 64
 #define DIM 64
 #define TILE (ROWS * DIM * 2)
-#define WARPGROUP 128
 
-// ---- wgmma
-
-// Describes a tile of 64 rows, or its part from `address` on: eight rows are 1024 bytes, swizzled by 128. The same words
-// describe a tile by rows (its rows are the operand's rows, a step of 16 along them 32 bytes) and one by columns (its rows
-// are what is summed over, a step of 16 of them 2048 bytes).
-__device__ __forceinline__ u64 describe(u32 address) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
-}
-
-#define ACCUMULATORS \
-    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}"
-#define EIGHT(c, i) \
-    "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
-#define OPERANDS(c) EIGHT(c, 0), EIGHT(c, 8), EIGHT(c, 16), EIGHT(c, 24)
-
-// c (64 × 64 a warpgroup, a warp's 16 rows as C of m16n8k16) = A · B, plus c where `add`; A 64 × 16 and B 16 × 64 in shared memory.
-template <int BY_COLUMNS>
-__device__ __forceinline__ void multiply(float (&c)[32], u64 a, u64 b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " ACCUMULATORS ", %32, %33, p, 1, 1, 0, %35;\n}"
-        : OPERANDS(c) : "l"(a), "l"(b), "r"(add), "n"(BY_COLUMNS));
-}
-
-// The same; A is held as m16n8k16's, a warp its 16 rows.
-template <int BY_COLUMNS>
-__device__ __forceinline__ void multiply(float (&c)[32], const u32 (&a)[4], u64 b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " ACCUMULATORS ", {%32,%33,%34,%35}, %36, p, 1, 1, %38;\n}"
-        : OPERANDS(c) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(BY_COLUMNS));
-}
-
-// Before products that read registers written since the last ones.
-__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-template <int PENDING>
-__device__ __forceinline__ void wait_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory"); }
-
-// Keeps the compiler from moving uses of what a product writes or reads over the wait for it.
-__device__ __forceinline__ void settle(float (&c)[32]) {
-    #pragma unroll
-    for (int i = 0; i < 32; i++) asm volatile("" : "+f"(c[i]) :: "memory");
-}
-
-__device__ __forceinline__ void settle(u32 (&a)[4][4]) {
-    #pragma unroll
-    for (int k = 0; k < 4; k++) {
-        #pragma unroll
-        for (int i = 0; i < 4; i++) asm volatile("" : "+r"(a[k][i]) :: "memory");
-    }
-}
+// ---- products
 
 // c = the 64 rows of tile a times those of tile b, over DIM.
 __device__ __forceinline__ void rows_by_rows(float (&c)[32], u64 a, u64 b) {
@@ -82,24 +29,7 @@ __device__ __forceinline__ void scores_by_rows(float (&c)[32], const u32 (&p)[4]
     for (int k = 0; k < 4; k++) multiply<1>(c, p[k], b + k * 128, 1);
 }
 
-// What a warpgroup holds as a product, in bf16 as A of the next.
-__device__ __forceinline__ void as_a(u32 (&a)[4][4], const float (&c)[32]) {
-    #pragma unroll
-    for (int k = 0; k < 4; k++) {
-        #pragma unroll
-        for (int i = 0; i < 4; i++) a[k][i] = pack_bf16(c[k * 8 + i * 2], c[k * 8 + i * 2 + 1]);
-    }
-}
-
-__device__ __forceinline__ void clear(float (&c)[32]) {
-    #pragma unroll
-    for (int i = 0; i < 32; i++) c[i] = 0.0f;
-}
-
 // ---- copies
-
-// Copies to shared memory must be seen by wgmma, which reads by another path: each writer says so before the barrier.
-__device__ __forceinline__ void copies_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // A thread's share of fetching rows of x: 16 bytes of every THREADS / 8 rows, from row `first` on. Nothing is read of rows that are
 // not there, so that the pointer may run past the end.
@@ -121,19 +51,6 @@ struct Rows {
         }
     }
 };
-
-__device__ __forceinline__ void copy4(u32 to, const void* from, bool valid) {
-    int bytes = valid ? 4 : 0;
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" :: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
-}
-
-__device__ __forceinline__ void store4(u32 to, u32 x) { asm volatile("st.shared.b32 [%0], %1;" :: "r"(to), "r"(x) : "memory"); }
-
-__device__ __forceinline__ uint4 load16(u32 from) {
-    uint4 x;
-    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(from) : "memory");
-    return x;
-}
 
 // Writes a warp's 16 rows of a product, times low (rows 0..8) and high, to rows of `to`, `left` of them at most, by way of its rows of
 // a tile that nothing reads any more.

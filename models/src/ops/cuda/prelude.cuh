@@ -124,3 +124,27 @@ __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_grou
 // eight rows' equal pieces lie in different banks.
 template <int DIM>
 __device__ __forceinline__ u32 tile_offset(int row, int piece) { return (u32)(row * DIM * 2 + ((piece ^ (row & 7)) << 4)); }
+
+// ---- packed rows: the numbers of a segment, which attention.cu explains
+
+#define START 0
+#define LEN 1
+#define PREFIX_START 2
+#define PREFIX_LEN 3
+#define FIRST_CHILD 4
+#define CHILDREN 5
+
+// The key tiles that a tile of queries sees: those of the prefix, then those of its own segment.
+struct KeyTiles {
+    int prefix, count, len, prefix_len, start, prefix_start;
+    __device__ __forceinline__ KeyTiles(const int* s, int end, int causal, int width)
+        : len(s[LEN]), prefix_len(s[PREFIX_LEN]), start(s[START]), prefix_start(s[PREFIX_START]) {
+        prefix = (prefix_len + width - 1) / width;
+        count = prefix + ((causal ? min(len, end) : len) + width - 1) / width;
+    }
+    __device__ __forceinline__ bool in_prefix(int tile) const { return tile < prefix; }
+    // Index of the tile's first key within its part.
+    __device__ __forceinline__ int first(int tile, int width) const { return (in_prefix(tile) ? tile : tile - prefix) * width; }
+    __device__ __forceinline__ int left(int tile, int width) const { return (in_prefix(tile) ? prefix_len : len) - first(tile, width); }
+    __device__ __forceinline__ i64 row(int tile, int width) const { return (in_prefix(tile) ? prefix_start : start) + first(tile, width); }
+};

@@ -7,8 +7,20 @@ use crate::cuda::batch::Rows;
 use crate::cuda::gpu::Element;
 use crate::ops::RowShape;
 
+/// Query heads, key heads and their size: one that tensor cores do not take, and for each size that has kernels for Hopper too, both
+/// heads of their own keys and heads that share them, whose rows such a kernel puts in one tile.
+const HEADS: [(usize, usize, usize); 7] = [
+    (3, 3, 17),
+    (3, 3, 64),
+    (4, 2, 64),
+    (3, 3, 128),
+    (8, 2, 128),
+    (2, 2, 256),
+    (8, 1, 256),
+];
+
 pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
-    for (heads, kv_heads, head_dim) in [(3, 3, 17), (3, 3, 64), (4, 2, 64), (3, 3, 128), (4, 1, 256)] {
+    for (heads, kv_heads, head_dim) in HEADS {
         for causal in [false, true] {
             attention(bench, [heads, kv_heads, head_dim], causal)?;
         }
