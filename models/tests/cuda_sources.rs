@@ -152,6 +152,11 @@ fn attention_for_hopper_compiles() {
     }
 }
 
+#[test]
+fn products_for_hopper_compile() {
+    compiles(&["prelude.cuh"], "products_hopper.cu", &["sm_90a"]);
+}
+
 /// Kernels of the engine, for either element.
 fn engine_compiles(name: &str) {
     let Some(compiler) = Compiler::find() else {
@@ -206,8 +211,11 @@ fn every_source_is_compiled_by_a_test() {
         .filter(|name| name.ends_with(".cu"))
         .collect();
     names.sort();
-    assert_eq!(
-        names,
-        ["attention.cu", "attention_hopper.cu", "attention_hopper_causal.cu"]
-    );
+    let expected = [
+        "attention.cu",
+        "attention_hopper.cu",
+        "attention_hopper_causal.cu",
+        "products_hopper.cu",
+    ];
+    assert_eq!(names, expected);
 }

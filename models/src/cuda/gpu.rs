@@ -433,6 +433,26 @@ impl Gpu {
         shared: u32,
         arguments: &[Argument],
     ) -> Result<(), ModelError> {
+        let name = || kernel.name.to_owned();
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_called(name, kernel, element, grid, threads, shared, arguments) }
+    }
+
+    /// The same, which is called `name` in a trace.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`].
+    #[expect(clippy::too_many_arguments, reason = "the driver's own, and a name")]
+    pub(super) unsafe fn launch_called(
+        &self,
+        name: impl FnOnce() -> String,
+        kernel: Kernel,
+        element: Element,
+        grid: [u32; 3],
+        threads: u32,
+        shared: u32,
+        arguments: &[Argument],
+    ) -> Result<(), ModelError> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -459,7 +479,7 @@ impl Gpu {
                 message: format!("{error:?}"),
             })
         };
-        self.traced(|| kernel.name.to_owned(), launch)
+        self.traced(name, launch)
     }
 }
 
@@ -474,6 +494,8 @@ pub(super) enum Argument {
     Word(u32),
     /// `float`.
     Float(f32),
+    /// A matrix as the copy engine knows it.
+    Map([u64; 16]),
 }
 
 impl Argument {
@@ -483,6 +505,7 @@ impl Argument {
             Self::Int(value) => std::ptr::from_ref(value).cast(),
             Self::Word(value) => std::ptr::from_ref(value).cast(),
             Self::Float(value) => std::ptr::from_ref(value).cast(),
+            Self::Map(value) => std::ptr::from_ref(value).cast(),
         };
         pointer.cast_mut()
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::fused::{After, Then};
 use super::gemm::{Epilogue, Factor, Scale};
 use super::gpu::{Argument, Buffer, Element, Gpu, View};
 use super::kernels::{ADD_ROW, MERGE, NOISE, PLACE};
@@ -233,6 +234,25 @@ impl Stack {
         }
     }
 
+    /// As [`Stack::forward`] of a part without a bias, and `after` done to it.
+    pub(super) fn forward_then(
+        &self,
+        gpu: &Gpu,
+        part: usize,
+        x: View,
+        y: View,
+        adapted: bool,
+        after: After<'_>,
+    ) -> Result<(), ModelError> {
+        debug_assert!(self.bias.is_none());
+        let (element, rank) = (self.element, self.parts[part].rank);
+        if !adapted || rank == 0 {
+            return gpu.forward_then(y, x.columns(0, self.inputs, element), self.weight(part), after);
+        }
+        self.forward_low(gpu, part, x)?;
+        gpu.forward_then(y, x.columns(0, self.inputs + rank, element), self.wide(part), after)
+    }
+
     /// As [`Stack::forward`], into f32: for the head, which has no bias.
     pub(super) fn forward_f32(
         &self,
@@ -270,6 +290,11 @@ impl Stack {
     pub(super) fn backward_input(&self, gpu: &Gpu, dy: View, dx: View) -> Result<(), ModelError> {
         let tall = Factor::Plain(self.tall());
         gpu.multiply((dx, self.element), Factor::Plain(dy), tall, self.element, Scale::ONE)
+    }
+
+    /// The same, and `then` done to it.
+    pub(super) fn backward_input_then(&self, gpu: &Gpu, dy: View, dx: View, then: Then<'_>) -> Result<(), ModelError> {
+        gpu.backward_then(dx, dy, self.tall(), then)
     }
 
     /// Puts values at `at`, a view into this stack.

@@ -1,5 +1,5 @@
 //! Language models and encoders on one NVIDIA GPU, on buffers of our own: products by cuBLASLt, all else by kernels that NVRTC compiles for the
-//! card when they are first used.
+//! card when they are first used; on Hopper products that end in something too.
 
 mod attend;
 mod batch;
@@ -7,6 +7,7 @@ mod catalogue;
 mod check;
 mod decoder;
 mod encoder;
+mod fused;
 mod gemm;
 mod gpu;
 mod kernels;

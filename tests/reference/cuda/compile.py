@@ -13,7 +13,7 @@ import sys
 
 SOURCES = pathlib.Path(__file__).resolve().parents[3] / "models/src/ops/cuda"
 ARCHITECTURES = ["sm_80", "sm_89", "sm_90a", "sm_100a"]
-HOPPER = {"attention_hopper.cu", "attention_hopper_causal.cu"}
+ONLY = {name: ["sm_90a"] for name in ("attention_hopper.cu", "attention_hopper_causal.cu", "products_hopper.cu")}
 
 
 def compile_source(library, text, name, arch, extra=()):
@@ -46,9 +46,9 @@ def main():
     prelude, wgmma = [(SOURCES / name).read_text() for name in ("prelude.cuh", "wgmma.cuh")]
     for path in args.files or sorted(SOURCES.glob("*.cu")):
         path = SOURCES / path
-        hopper = path.name in HOPPER
-        for arch in ["sm_90a"] if hopper else args.arch or ARCHITECTURES:
-            log = compile_source(library, prelude + (wgmma if hopper else "") + path.read_text(), path.name, arch)
+        before = prelude + (wgmma if path.name.startswith("attention_hopper") else "")
+        for arch in ONLY.get(path.name) or args.arch or ARCHITECTURES:
+            log = compile_source(library, before + path.read_text(), path.name, arch)
             print(f"{path.name} {arch}")
             for entry in re.finditer(r"Compiling entry function '(\w+)'.*?\n.*?\n\s*(.*?)\n.*?Used (\d+) registers(.*?)\n", log):
                 name, stack, registers, rest = entry.groups()

@@ -20,7 +20,7 @@ pub(super) struct Small {
     name: &'static str,
     pub(super) config: &'static str,
     pub(super) vocabulary: u32,
-    /// Rank of its adapters.
+    /// Of adapters: products that end in more take multiples of eight.
     rank: usize,
     /// Whether it is trained whole, too.
     whole: bool,
@@ -42,7 +42,7 @@ pub(super) const SMALL: [Small; 6] = [
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu",
             "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 512}"#,
         vocabulary: 517,
-        rank: 9,
+        rank: 16,
         whole: true,
     },
     Small {
@@ -51,7 +51,7 @@ pub(super) const SMALL: [Small; 6] = [
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
             "max_position_embeddings": 512}"#,
         vocabulary: 211,
-        rank: 9,
+        rank: 24,
         whole: false,
     },
     Small {

@@ -6,6 +6,7 @@ use super::{CudaDecoder, CudaPass, Norm, Saved, Way};
 use crate::ModelError;
 use crate::cuda::attend::Attended;
 use crate::cuda::batch::Rows;
+use crate::cuda::fused::Then;
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
 use crate::cuda::kernels::{GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, SCORE_BACKWARD, SUM_ROWS};
 use crate::cuda::layers::blocks;
@@ -141,39 +142,26 @@ impl CudaDecoder {
         // The MLP.
         let down = dy.matrix(count, layer.down.gradient_width());
         layer.down.backward_low(&gpu, down)?;
-        let d_gated = gpu.elements(count * inner, element)?;
-        let d_gated = (d_gated.matrix(count, inner), d_gated);
-        layer.down.backward_input(&gpu, down, d_gated.0)?;
         let gated = saved.gated.matrix(count, layer.down.input_width(0));
         add_gradients(&gpu, element, &mut self.parameters, &layer.down, &[gated], down)?;
         let wide = layer.gate_up.gradient_width();
         let d_both = gpu.elements(count * wide, element)?;
         let d_both = (d_both.matrix(count, wide), d_both);
-        let part = |index: usize| d_both.0.columns(layer.gate_up.gradient_start(index), inner, element);
+        let parts = [0, 1].map(|part| d_both.0.columns(layer.gate_up.gradient_start(part), inner, element));
         let both = saved.both.matrix(count, 2 * inner);
-        // SAFETY: rows are as wide as said.
-        unsafe {
-            let (d_gate, d_up) = (part(0), part(1));
-            let arguments = [
-                d_gate.into(),
-                d_gate.stride.into(),
-                d_up.into(),
-                d_up.stride.into(),
-                d_gated.0.into(),
-                inner.into(),
-                both.into(),
-                both.stride.into(),
-                inner.into(),
-                self.activation(),
-            ];
-            let (kernel, columns) = match eight(inner, &[d_gate, d_up, d_gated.0, both]) {
-                true => (GATE_BACKWARD_8, inner / 8),
-                false => (GATE_BACKWARD, inner),
-            };
-            let grid = [blocks(columns), count as u32, 1];
-            gpu.launch(kernel, element, grid, 256, 0, &arguments)?;
+        match saved.derived {
+            true => {
+                let [by_gate, by_up] = [0, 1].map(|part| both.columns(part * inner, inner, element));
+                let then = Then::TimesTwo(by_gate, by_up, parts[1]);
+                layer.down.backward_input_then(&gpu, down, parts[0], then)?;
+            }
+            false => {
+                let d_gated = gpu.elements(count * inner, element)?;
+                let slope = d_gated.matrix(count, inner);
+                layer.down.backward_input(&gpu, down, slope)?;
+                self.gate_backward(slope, both, parts)?;
+            }
         }
-        drop(d_gated.1);
         layer.gate_up.backward_low(&gpu, d_both.0)?;
         let dz = gpu.elements(count * width, element)?;
         let dz = (dz.matrix(count, width), dz);
@@ -244,6 +232,32 @@ impl CudaDecoder {
         )?;
         let of = (hidden.as_ref(), inverse);
         norm_gradient(&gpu, element, &mut self.parameters, &layer.input_norm, dx.0, of)
+    }
+
+    /// Gradients of gate and up, given that of their gated product.
+    fn gate_backward(&self, slope: View, both: View, [d_gate, d_up]: [View; 2]) -> Result<(), ModelError> {
+        let inner = self.plan.intermediate;
+        // SAFETY: rows are as wide as said.
+        unsafe {
+            let arguments = [
+                d_gate.into(),
+                d_gate.stride.into(),
+                d_up.into(),
+                d_up.stride.into(),
+                slope.into(),
+                slope.stride.into(),
+                both.into(),
+                both.stride.into(),
+                inner.into(),
+                self.activation(),
+            ];
+            let (kernel, columns) = match eight(inner, &[d_gate, d_up, slope, both]) {
+                true => (GATE_BACKWARD_8, inner / 8),
+                false => (GATE_BACKWARD, inner),
+            };
+            let grid = [blocks(columns), slope.rows as u32, 1];
+            self.gpu.launch(kernel, self.element, grid, 256, 0, &arguments)
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the kernel's own")]

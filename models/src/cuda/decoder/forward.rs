@@ -5,11 +5,13 @@ use std::sync::{Arc, PoisonError};
 
 use super::{BlockWeights, CudaDecoder, CudaPass, CudaTrunk, Keep, Layer, Norm, Saved, Stream, Track, Way};
 use crate::cuda::batch::{Grouped, Rows, Scored};
+use crate::cuda::fused::After;
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
 use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE, SCORE};
 use crate::cuda::layers::{Stack, activation, blocks};
 use crate::decoder::check_tokens;
 use crate::packed::PackedBatch;
+use crate::plan::Activation;
 use crate::{ModelError, Policy, Scores};
 
 /// f32 logits of at most so many bytes at a time.
@@ -325,7 +327,14 @@ impl CudaDecoder {
     ) -> Result<(Stream, Vec<Way>), ModelError> {
         let mut saved = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
-            let (next, block) = self.block(index, layer.weights(), rows, stream, adapted, keep)?;
+            let (next, block) = self.block(
+                index,
+                layer.weights(),
+                rows,
+                stream,
+                (adapted, track == Track::Whole),
+                keep,
+            )?;
             stream = next;
             match track {
                 Track::Nothing => {}
@@ -342,10 +351,10 @@ impl CudaDecoder {
         layer: BlockWeights<'_>,
         rows: &Rows,
         stream: Stream,
-        adapted: bool,
+        (adapted, track): (bool, bool),
         keep: Option<Keep<'_>>,
     ) -> Result<(Stream, Saved), ModelError> {
-        let saved = self.block_inside(index, layer, rows, stream, adapted, keep)?;
+        let saved = self.block_inside(index, layer, rows, stream, (adapted, track), keep)?;
         let (count, width) = (rows.count, self.plan.hidden);
         let down = self.gpu.elements(count * width, self.element)?;
         let gated = saved.gated.matrix(count, layer.down.input_width(0));
@@ -362,7 +371,7 @@ impl CudaDecoder {
     pub(super) fn block_again(&self, index: usize, hidden: Arc<Buffer>, rows: &Rows) -> Result<Saved, ModelError> {
         let layer = self.layers[index].weights();
         let stream = Stream { hidden, pending: None };
-        let saved = self.block_inside(index, layer, rows, stream, true, None)?;
+        let saved = self.block_inside(index, layer, rows, stream, (true, true), None)?;
         let gated = saved.gated.matrix(rows.count, layer.down.input_width(0));
         layer.down.forward_low(&self.gpu, 0, gated)?;
         Ok(saved)
@@ -375,7 +384,7 @@ impl CudaDecoder {
         layer: BlockWeights<'_>,
         rows: &Rows,
         stream: Stream,
-        adapted: bool,
+        (adapted, track): (bool, bool),
         keep: Option<Keep<'_>>,
     ) -> Result<Saved, ModelError> {
         let (gpu, plan, element, count) = (&self.gpu, &self.plan, self.element, rows.count);
@@ -460,10 +469,10 @@ impl CudaDecoder {
             &places,
         )?;
         let both = gpu.elements(count * 2 * inner, element)?;
-        self.project(layer.gate_up, &z, count, both.matrix(count, 2 * inner), adapted)?;
         let gated_width = layer.down.input_width(0);
         let gated = gpu.elements(count * gated_width, element)?;
-        self.gate(both.matrix(count, 2 * inner), gated.matrix(count, gated_width), count)?;
+        let into = (both.matrix(count, 2 * inner), gated.matrix(count, gated_width));
+        let derived = self.gated(layer, &z, into, adapted, track)?;
         Ok(Saved {
             hidden_in,
             inverse_in,
@@ -476,8 +485,48 @@ impl CudaDecoder {
             inverse_mid,
             z,
             both,
+            derived,
             gated,
         })
+    }
+
+    /// Gate and up of `x` side by side into `both`, and their gated product into `out`. Where one product does it all, `both` holds with
+    /// `track` the derivatives by gate and up instead, as the answer says.
+    fn gated(
+        &self,
+        layer: BlockWeights<'_>,
+        x: &[Buffer],
+        (both, out): (View, View),
+        adapted: bool,
+        track: bool,
+    ) -> Result<bool, ModelError> {
+        let (stack, count) = (layer.gate_up, both.rows);
+        let (inner, activation) = (self.plan.intermediate, self.plan.activation);
+        let [gate, up] = [0, 1].map(|part| both.columns(part * inner, inner, self.element));
+        let out = out.columns(0, inner, self.element);
+        let each = |part: usize| {
+            let width = stack.input_width(if x.len() == 1 { 0 } else { part });
+            x.get(part).unwrap_or(&x[0]).matrix(count, width)
+        };
+        let places = [out, gate, up, each(0), stack.weight(0)];
+        // The way back has rows with an adapter's inner gradients in them.
+        let aligned = |stack: &Stack| stack.parts.iter().all(|part| part.rank.is_multiple_of(8));
+        let fused = activation != Activation::Gelu
+            && stack.bias(0).is_none()
+            && self.gpu.fuses(self.element, count, &places)
+            && [stack, layer.down].into_iter().all(aligned);
+        if !fused {
+            self.project(stack, x, count, both, adapted)?;
+            self.gate(both, out, count)?;
+            return Ok(false);
+        }
+        stack.forward(&self.gpu, 1, each(1), up, adapted)?;
+        let after = match track {
+            true => After::GateKept(activation, up, gate),
+            false => After::Gate(activation, up),
+        };
+        stack.forward_then(&self.gpu, 0, each(0), out, adapted, after)?;
+        Ok(true)
     }
 
     /// Buffers for the input of each part of a stack: one for all where there are no adapters.

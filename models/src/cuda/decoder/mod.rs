@@ -137,7 +137,9 @@ pub(in crate::cuda) struct Saved {
     hidden_mid: Arc<Buffer>,
     inverse_mid: Buffer,
     z: Vec<Buffer>,
+    /// Gate and up, or with `derived` the derivatives of their gated product.
     both: Buffer,
+    derived: bool,
     gated: Buffer,
 }
 

@@ -5,6 +5,7 @@ use super::rows::Gathered;
 use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
 use crate::ModelError;
 use crate::cuda::attend::Attended;
+use crate::cuda::fused::Then;
 use crate::cuda::gemm::{Factor, Scale};
 use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
 use crate::cuda::kernels::{
@@ -64,25 +65,30 @@ impl CudaEncoder {
         norm_backward(self, Place::Mlp(index), &slope, &saved.mlp_sum, &d_mlp, count)?;
         drop(slope);
         let d_inner = room(count, inner)?;
-        self.linear_backward(|e| &e.layers[index].down, &d_mlp, &saved.bent, &d_inner, count)?;
+        self.weight_gradient(|e| &e.layers[index].down, &d_mlp, &saved.bent, count)?;
         drop(saved.bent);
-        self.bend_backward(index, &d_inner, &saved.inner, count)?;
+        match saved.derived {
+            true => self.bent_gradient(index, &d_mlp, &saved.inner, &d_inner, count)?,
+            false => {
+                self.input_gradient(&self.layers[index].down, &d_mlp, &d_inner, None, count)?;
+                self.bend_backward(index, &d_inner, &saved.inner, count)?;
+            }
+        }
         drop(saved.inner);
         let d_middle = room(count, width)?;
-        self.linear_backward(|e| &e.layers[index].up, &d_inner, &saved.middle, &d_middle, count)?;
+        self.weight_gradient(|e| &e.layers[index].up, &d_inner, &saved.middle, count)?;
+        let other = self.input_gradient(&self.layers[index].up, &d_inner, &d_middle, Some(d_mlp), count)?;
         drop(d_inner);
         // Attention.
         let mut d_attention = room(count, width)?;
-        let slope = Slope {
-            one: d_middle,
-            other: Some(d_mlp),
-        };
+        let slope = Slope { one: d_middle, other };
         let sum = &saved.attention_sum;
         norm_backward(self, Place::Attention(index), &slope, sum, &d_attention, count)?;
         drop(slope);
         let mut d_mixed = room(count, width)?;
         let going = saved.chosen.as_ref().unwrap_or(&saved.mixed);
-        self.linear_backward(|e| &e.layers[index].output, &d_attention, going, &d_mixed, count)?;
+        self.weight_gradient(|e| &e.layers[index].output, &d_attention, going, count)?;
+        self.input_gradient(&self.layers[index].output, &d_attention, &d_mixed, None, count)?;
         if alone {
             d_mixed = self.first_rows_back(&d_mixed, texts)?;
             d_attention = self.first_rows_back(&d_attention, texts)?;
@@ -100,11 +106,9 @@ impl CudaEncoder {
         let slots: Vec<Option<usize>> = self.layers[index].qkv.slots.iter().map(|slots| slots[1]).collect();
         self.sum_columns(&d_qkv, 3 * width, all, &slots)?;
         let d_x = d_mixed;
-        self.linear_backward(|e| &e.layers[index].qkv, &d_qkv, &saved.x, &d_x, all)?;
-        Ok(Slope {
-            one: d_x,
-            other: Some(d_attention),
-        })
+        self.weight_gradient(|e| &e.layers[index].qkv, &d_qkv, &saved.x, all)?;
+        let other = self.input_gradient(&self.layers[index].qkv, &d_qkv, &d_x, Some(d_attention), all)?;
+        Ok(Slope { one: d_x, other })
     }
 
     /// Gradients of texts' first rows among all rows, of which the others' are zero.
@@ -114,13 +118,34 @@ impl CudaEncoder {
         Ok(all)
     }
 
-    /// The gradient of a linear layer's weights, given that of its outputs and its input; and that of its input.
-    fn linear_backward(
+    /// The gradient of a linear layer's input into `dx`, given that of its outputs. `other` is a gradient of the same input that is to be
+    /// added: it comes back where it still is.
+    fn input_gradient(
+        &self,
+        linear: &Linear,
+        dy: &Buffer,
+        dx: &Buffer,
+        other: Option<Buffer>,
+        count: usize,
+    ) -> Result<Option<Buffer>, ModelError> {
+        let (dy, dx) = (dy.matrix(count, linear.outputs), dx.matrix(count, linear.inputs));
+        if let (true, Some(other)) = (self.ends(count), &other) {
+            let then = Then::Add(other.matrix(count, linear.inputs));
+            self.gpu.backward_then(dx, dy, linear.matrix(), then)?;
+            return Ok(None);
+        }
+        let (into, weight) = ((dx, self.element), Factor::Plain(linear.matrix()));
+        self.gpu
+            .multiply(into, Factor::Plain(dy), weight, self.element, Scale::ONE)?;
+        Ok(other)
+    }
+
+    /// The gradient of a linear layer's weights, given that of its outputs and its input.
+    fn weight_gradient(
         &mut self,
         of: impl Fn(&Self) -> &Linear,
         dy: &Buffer,
         x: &Buffer,
-        dx: &Buffer,
         count: usize,
     ) -> Result<(), ModelError> {
         let (gpu, element) = (self.gpu.clone(), self.element);
@@ -128,8 +153,6 @@ impl CudaEncoder {
         let (inputs, outputs) = (linear.inputs, linear.outputs);
         let slots: Vec<Option<usize>> = linear.slots.iter().map(|slots| slots[0]).collect();
         let dy = dy.matrix(count, outputs);
-        let (into, weight) = ((dx.matrix(count, inputs), element), Factor::Plain(linear.matrix()));
-        gpu.multiply(into, Factor::Plain(dy), weight, element, Scale::ONE)?;
         let high = outputs / slots.len();
         for (index, slot) in slots.into_iter().enumerate() {
             let Some(slot) = slot else { continue };
@@ -139,6 +162,34 @@ impl CudaEncoder {
             gpu.multiply((slope, Element::F32), left, right, element, scale)?;
         }
         Ok(())
+    }
+
+    /// The gradient of what the MLP's non-linearity was taken of into `into`, given that of the MLP's output and the derivative that was
+    /// kept; and that of the bias that was added before it.
+    fn bent_gradient(
+        &mut self,
+        index: usize,
+        slope: &Buffer,
+        derivative: &Buffer,
+        into: &Buffer,
+        count: usize,
+    ) -> Result<(), ModelError> {
+        let (gpu, width) = (self.gpu.clone(), self.plan.intermediate);
+        let rows = Gpu::rows_of_sums(count);
+        let parts = gpu.elements(rows * width, Element::F32)?;
+        let layer = &self.layers[index];
+        let then = Then::Times(derivative.matrix(count, width), &parts);
+        let slope = slope.matrix(count, self.plan.hidden);
+        gpu.backward_then(into.matrix(count, width), slope, layer.down.matrix(), then)?;
+        let slot = layer.up.slots[0][1];
+        let sums = Parts {
+            parts: &parts,
+            rows,
+            width,
+            pitch: width,
+            plane: 0,
+        };
+        self.add_parts(&sums, &[slot])
     }
 
     /// Turns the gradient of the MLP's bent inner values into that of what they were made of, and sums that of their bias.

@@ -2,6 +2,7 @@
 
 use super::rows::Gathered;
 use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
+use crate::cuda::fused::After;
 use crate::cuda::gemm::{Epilogue, Factor, Scale};
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
 use crate::cuda::kernels::{
@@ -82,19 +83,21 @@ impl CudaEncoder {
             Some((mixed, x)) => (mixed, x),
             None => (&mixed, &x),
         };
-        let delta = room(count, width)?;
-        self.product(&layer.output, going, &delta, count)?;
         let (attention_sum, middle) = (kept(count, width)?, room(count, width)?);
-        let summed = Summed::of(residual).and(&delta, &layer.output.bias);
-        let summed = summed.kept(keep.then_some(&attention_sum));
-        self.norm(summed, &layer.attention_norm, &middle, count)?;
+        let sum = keep.then_some(&attention_sum);
+        self.add_and_norm(
+            &layer.output,
+            going,
+            residual,
+            &layer.attention_norm,
+            (sum, &middle),
+            count,
+        )?;
         let (wide, bent) = (kept(count, inner)?, room(count, inner)?);
         self.expand(&layer.up, &middle, keep.then_some(&wide), &bent, count)?;
-        self.product(&layer.down, &bent, &delta, count)?;
         let (mlp_sum, next) = (kept(count, width)?, room(count, width)?);
-        let summed = Summed::of(&middle).and(&delta, &layer.down.bias);
-        let summed = summed.kept(keep.then_some(&mlp_sum));
-        self.norm(summed, &layer.mlp_norm, &next, count)?;
+        let sum = keep.then_some(&mlp_sum);
+        self.add_and_norm(&layer.down, &bent, &middle, &layer.mlp_norm, (sum, &next), count)?;
         let chosen = chosen.map(|(mixed, _)| mixed);
         let saved = keep.then_some(Saved {
             x,
@@ -105,10 +108,47 @@ impl CudaEncoder {
             attention_sum,
             middle,
             inner: wide,
+            derived: self.ends(count),
             bent,
             mlp_sum,
         });
         Ok((next, saved))
+    }
+
+    /// Whether products of so many rows end in what follows them.
+    pub(super) fn ends(&self, rows: usize) -> bool {
+        self.fused && self.gpu.fuses(self.element, rows, &[])
+    }
+
+    /// The sum of `x · Wᵀ + b` and `other`, and its norm into `out`; the sum is kept where there is a place for it.
+    fn add_and_norm(
+        &self,
+        linear: &Linear,
+        x: &Buffer,
+        other: &Buffer,
+        norm: &Norm,
+        (kept, out): (Option<&Buffer>, &Buffer),
+        count: usize,
+    ) -> Result<(), ModelError> {
+        let width = self.plan.hidden;
+        if !self.ends(count) {
+            let delta = self.gpu.elements(count * width, self.element)?;
+            self.product(linear, x, &delta, count)?;
+            return self.norm(Summed::of(other).and(&delta, &linear.bias).kept(kept), norm, out, count);
+        }
+        let own;
+        let sum = match kept {
+            Some(sum) => sum,
+            None => {
+                own = self.gpu.elements(count * width, self.element)?;
+                &own
+            }
+        };
+        let (x, other) = (x.matrix(count, linear.inputs), other.matrix(count, width));
+        let after = After::Add(&linear.bias, other);
+        self.gpu
+            .forward_then(sum.matrix(count, width), x, linear.matrix(), after)?;
+        self.norm(Summed::of(sum), norm, out, count)
     }
 
     /// The first row of every text.
@@ -136,7 +176,7 @@ impl CudaEncoder {
         }
     }
 
-    /// The MLP's inner values: `bent` = activation of `x · Wᵀ + b`; what that was taken of goes to `kept`.
+    /// The MLP's inner values: `bent` = activation of `x · Wᵀ + b`; what that was taken of, or the derivative there, goes to `kept`.
     fn expand(
         &self,
         up: &Linear,
@@ -149,6 +189,14 @@ impl CudaEncoder {
             let inner = kept.unwrap_or(bent);
             self.product(up, x, inner, count)?;
             return self.bend(up, inner, bent, count);
+        }
+        if self.ends(count) {
+            let after = match kept {
+                Some(kept) => After::GeluKept(&up.bias, kept.matrix(count, up.outputs)),
+                None => After::Gelu(&up.bias),
+            };
+            let (x, out) = (x.matrix(count, up.inputs), bent.matrix(count, up.outputs));
+            return self.gpu.forward_then(out, x, up.matrix(), after);
         }
         let bias = up.bias.pointer();
         let epilogue = match kept {
@@ -223,6 +271,10 @@ impl CudaEncoder {
 
     /// `y = x · Wᵀ + b`, where b is of the model's own type.
     fn project(&self, linear: &Linear, x: &Buffer, y: &Buffer, count: usize) -> Result<(), ModelError> {
+        if self.ends(count) {
+            let (x, y) = (x.matrix(count, linear.inputs), y.matrix(count, linear.outputs));
+            return self.gpu.forward_then(y, x, linear.matrix(), After::Bias(&linear.bias));
+        }
         if self.element == Element::Bf16 && linear.inputs.is_multiple_of(8) && linear.outputs.is_multiple_of(8) {
             let weight = Factor::Transposed(linear.matrix());
             let (x, y) = (x.matrix(count, linear.inputs), y.matrix(count, linear.outputs));

@@ -117,8 +117,10 @@ struct Saved {
     chosen: Option<Buffer>,
     attention_sum: Buffer,
     middle: Buffer,
-    /// What the non-linearity was taken of, but for its bias where that is added on the way, and what it gave.
+    /// What the non-linearity was taken of, but for its bias where that is added on the way (with `derived` its derivative
+    /// there), and what it gave.
     inner: Buffer,
+    derived: bool,
     bent: Buffer,
     mlp_sum: Buffer,
 }

@@ -204,7 +204,7 @@ impl CudaDecoder {
             gate_up,
             down,
         };
-        Ok(self.block(index, of, rows, stream, false, Some(keep))?.0)
+        Ok(self.block(index, of, rows, stream, (false, false), Some(keep))?.0)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::{Bench, activation};
 use crate::ModelError;
+use crate::cuda::fused::{After, Then};
 use crate::cuda::gemm::{Epilogue, Factor, Scale};
-use crate::cuda::gpu::Element;
+use crate::cuda::gpu::{Buffer, Element, Gpu};
+use crate::plan::Activation;
 
 /// `left · right`, rows × inner and inner × columns, each read by its own strides.
 fn product(
@@ -82,7 +84,116 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
             epilogues(bench, [rows, inner, columns])?;
         }
     }
+    for shape in [[256, 8, 8], [300, 72, 264], [777, 264, 136], [1030, 136, 520]] {
+        // Rows of such sizes begin at multiples of 16 bytes.
+        if gpu.fuses(bench.element, shape[0], &[]) {
+            fused_forward(bench, shape)?;
+            fused_backward(bench, shape)?;
+        }
+    }
     Ok(())
+}
+
+/// Products that end in something, as they go forward.
+fn fused_forward(bench: &mut Bench<'_>, [rows, inner, columns]: [usize; 3]) -> Result<(), ModelError> {
+    let (gpu, element) = (bench.gpu, bench.element);
+    let x = bench.given(rows * inner, 0.5)?;
+    let weight = bench.given(columns * inner, 0.5)?;
+    let (bias, added) = (bench.given(columns, 1.0)?, bench.given_as(columns, 1.0, Element::F32)?);
+    let other = bench.given(rows * columns, 1.0)?;
+    let (a, w, o) = (x.wide(), weight.wide(), other.wide());
+    let plain = product([rows, inner, columns], |i, k| a[i * inner + k], |k, j| w[j * inner + k]);
+    let with = |bias: Vec<f64>| -> Vec<f64> {
+        let each = plain.iter().enumerate();
+        each.map(|(at, sum)| sum + bias[at % columns]).collect()
+    };
+    let (biased, added_to) = (with(bias.wide()), with(added.wide()));
+    let room = || bench.room(rows * columns, element);
+    let (out, second, third) = (room()?, room()?, room()?);
+    let name = |what: &str| format!("product {rows}×{inner}×{columns} and {what}");
+    let view = |buffer: &Buffer| buffer.matrix(rows, columns);
+    let run = |after| {
+        let (x, w) = (x.card.matrix(rows, inner), weight.card.matrix(columns, inner));
+        gpu.forward_then(view(&out), x, w, after)
+    };
+    run(After::Bias(&bias.card))?;
+    bench.compare(&name("a bias"), &out, &biased)?;
+    let of = |values: &[f64], kind| -> [Vec<f64>; 2] {
+        let (value, slope) = values.iter().map(|&x| activation(x, kind)).unzip();
+        [value, slope]
+    };
+    let [bent, slope] = of(&biased, 2);
+    run(After::Gelu(&bias.card))?;
+    bench.compare(&name("GELU"), &out, &bent)?;
+    run(After::GeluKept(&bias.card, view(&second)))?;
+    bench.compare(&name("GELU beside its derivative"), &out, &bent)?;
+    bench.compare(&name("GELU's derivative"), &second, &slope)?;
+    run(After::Add(&added.card, view(&other.card)))?;
+    let sums: Vec<f64> = added_to.iter().zip(&o).map(|(one, other)| one + other).collect();
+    bench.compare(&name("a bias and a matrix"), &out, &sums)?;
+    for (kind, by) in [(0, Activation::Silu), (2, Activation::GeluTanh)] {
+        let [bent, slope] = of(&plain, kind);
+        let times = |values: &[f64]| -> Vec<f64> { values.iter().zip(&o).map(|(one, other)| one * other).collect() };
+        let (gated, by_gate) = (times(&bent), times(&slope));
+        run(After::Gate(by, view(&other.card)))?;
+        bench.compare(&name(&format!("a gate by {by:?}")), &out, &gated)?;
+        third.copy_from(&other.card)?;
+        run(After::GateKept(by, view(&third), view(&second)))?;
+        bench.compare(&name(&format!("a gate by {by:?}, kept")), &out, &gated)?;
+        bench.compare(&name(&format!("the derivative by {by:?}'s gate")), &second, &by_gate)?;
+        bench.compare(&name(&format!("the derivative beside {by:?}'s gate")), &third, &bent)?;
+    }
+    Ok(())
+}
+
+/// The same on the way back.
+fn fused_backward(bench: &mut Bench<'_>, [rows, inner, columns]: [usize; 3]) -> Result<(), ModelError> {
+    let (gpu, element) = (bench.gpu, bench.element);
+    let dy = bench.given(rows * inner, 0.5)?;
+    let weight = bench.given(inner * columns, 0.5)?;
+    let [first, other] = [bench.given(rows * columns, 1.0)?, bench.given(rows * columns, 1.0)?];
+    let (a, w) = (dy.wide(), weight.wide());
+    let plain = product(
+        [rows, inner, columns],
+        |i, k| a[i * inner + k],
+        |k, j| w[k * columns + j],
+    );
+    let both = |of: &dyn Fn(f64, f64) -> f64, other: Vec<f64>| -> Vec<f64> {
+        plain.iter().zip(other).map(|(&one, other)| of(one, other)).collect()
+    };
+    let (out, second) = (
+        bench.room(rows * columns, element)?,
+        bench.room(rows * columns, element)?,
+    );
+    let high = Gpu::rows_of_sums(rows);
+    let sums = bench.room(high * columns, Element::F32)?;
+    let view = |buffer: &Buffer| buffer.matrix(rows, columns);
+    let name = |what: &str| format!("product {rows}×{inner}×{columns} back and {what}");
+    let run = |then| {
+        let (dy, w) = (dy.card.matrix(rows, inner), weight.card.matrix(inner, columns));
+        gpu.backward_then(view(&out), dy, w, then)
+    };
+    run(Then::Add(view(&first.card)))?;
+    let added = both(&|one, other| one + other, first.wide());
+    bench.compare(&name("a matrix"), &out, &added)?;
+    run(Then::Times(view(&first.card), &sums))?;
+    let times = both(&|one, other| one * other, first.wide());
+    bench.compare(&name("times a matrix"), &out, &times)?;
+    let parts: Vec<f32> = sums.read(0, high * columns)?;
+    let by_column = |values: &mut dyn Iterator<Item = f64>| {
+        let mut sums = vec![0.0; columns];
+        values.enumerate().for_each(|(at, value)| sums[at % columns] += value);
+        sums
+    };
+    let found = by_column(&mut parts.into_iter().map(f64::from));
+    let found = gpu.upload(&found.iter().map(|&sum| sum as f32).collect::<Vec<_>>())?;
+    // They are of what was rounded once before.
+    let expected = by_column(&mut times.iter().copied());
+    bench.compare_f32(&name("sums of its columns"), &found, &expected)?;
+    run(Then::TimesTwo(view(&first.card), view(&other.card), view(&second)))?;
+    bench.compare(&name("times the first of two"), &out, &times)?;
+    let times = both(&|one, other| one * other, other.wide());
+    bench.compare(&name("times the second of two"), &second, &times)
 }
 
 /// A bias, and GELU, as the product takes them.

@@ -1,0 +1,337 @@
+// Matrix products for Hopper (sm_90a alone) that end in what follows them: by wgmma over tiles that the copy engine brings.
+//
+// out [m, n] = f(A · B) with A [m, k] by rows, B by columns ("transposed": its rows, [n, k], as weights stand) or by rows ("plain":
+// [k, n]); bf16, sums in f32. k, n and all strides are multiples of 8, addresses of 16 bytes. Maps: A's boxes are 64 × 128 (columns ×
+// rows), B's the same, or 64 × 64 of a plain B; 128-byte swizzle.
+//
+// A block has 128 rows and 256 columns of a result at a time. Two blocks are a pair that has the same columns: each fetches half of B's
+// tile for both. Of a block's warps the first fetches, two warpgroups multiply 64 rows each, and three warps do what follows, on
+// sums that those have rounded to bf16 and left in shared memory while they go on with the next tile.
+// Grid: twice as many as there are to be pairs; block: 384; dynamic shared memory: 213072 bytes.
+
+struct __align__(64) Map { u64 words[16]; };
+
+#define DEPTH 64
+#define TILE_ROWS 128
+#define TILE_COLUMNS 256
+#define STAGES 3
+#define WRITERS 3 // warps that do what follows
+#define A_BYTES (TILE_ROWS * DEPTH * 2)
+#define B_BYTES (TILE_COLUMNS * DEPTH * 2)
+#define STAGE_BYTES (A_BYTES + B_BYTES)
+#define HALF_BYTES (64 * TILE_COLUMNS * 2) // what a warpgroup leaves
+#define GROUP 8 // pairs' rows that are gone through for each tile of columns
+
+// ---- barriers
+
+__device__ __forceinline__ void init_barrier(u32 at, u32 count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(at), "r"(count) : "memory"); }
+__device__ __forceinline__ void expect_bytes(u32 at, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(at), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void arrive_at(u32 at, u32 block) {
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" :: "r"(at), "r"(block) : "memory");
+}
+__device__ __forceinline__ void wait_for(u32 at, u32 phase) {
+    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra DONE;\nbra AGAIN;\nDONE:\n}" :: "r"(at), "r"(phase) : "memory");
+}
+__device__ __forceinline__ void meet_pair() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void fetch_tile(u32 to, const Map* map, int x, int y, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
+        :: "r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y) : "memory");
+}
+__device__ __forceinline__ void fetch_for_both(u32 to, const Map* map, int x, int y, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
+        :: "r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y), "h"((unsigned short)3) : "memory");
+}
+
+// ---- wgmma
+
+#define A8(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
+#define A32(c, i) A8(c, i), A8(c, i + 8), A8(c, i + 16), A8(c, i + 24)
+
+// c (64 × 256) += A (64 × 16) · B (16 × 256).
+template <int PLAIN>
+__device__ __forceinline__ void multiply(float (&c)[128], u64 a, u64 b, int add) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+        "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
+        "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
+        "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127}, "
+        "%128, %129, p, 1, 1, 0, %131;\n}"
+        : A32(c, 0), A32(c, 32), A32(c, 64), A32(c, 96) : "l"(a), "l"(b), "r"(add), "n"(PLAIN));
+}
+
+__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING>
+__device__ __forceinline__ void wait_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory"); }
+
+// Describes what 128-byte swizzled tiles hold from `address` on: by the summed dimension (eight rows are 1024 bytes), or with
+// 64 rows of it in every 64 columns, which are `apart` bytes apart.
+__device__ __forceinline__ u64 describe(u32 address, u32 apart) {
+    return (u64)((address & 0x3ffff) >> 4) | (u64)(apart >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+
+// ---- what follows
+
+#define BIAS 1
+#define GELU 2           // of what a bias was added to
+#define GELU_KEPT 3      // and its derivative there
+#define ADD 4            // a bias (or null), and another matrix
+#define TIMES 5          // another matrix; sums over rows are kept
+#define TIMES_TWO 6      // each of two
+#define GATE_GELU 7      // GELU times another matrix
+#define GATE_SILU 8
+#define GATE_GELU_KEPT 9 // and both derivatives
+#define GATE_SILU_KEPT 10
+
+struct After {
+    bf16* out;         // [m, n]
+    bf16* second;      // [m, n]: a derivative, or the second product
+    bf16* third;       // [m, n]: the derivative for the other factor of a gate; may be `with`
+    const bf16* bias;  // [n]
+    const float* added; // [n], or null: a bias where another matrix is added too
+    const bf16* with;  // [m, n]: what is added or multiplied by
+    const bf16* also;  // [m, n]: the second factor
+    float* sums;       // [3 · tiles of 128 rows, n]: sums over each warp's rows
+    int out_stride, second_stride, third_stride, with_stride, also_stride;
+};
+
+__device__ __forceinline__ float tanh_fast(float x) {
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// GELU in its tanh form: x / 2 · (1 + tanh(x · (A + B x²))).
+#define GELU_A 0.7978845608f
+#define GELU_B 0.0356774081f
+__device__ __forceinline__ float gelu(float x) {
+    float half = 0.5f * x;
+    return fmaf(half, tanh_fast(x * fmaf(x * x, GELU_B, GELU_A)), half);
+}
+__device__ __forceinline__ float gelu(float x, float& slope) {
+    float square = x * x, half = 0.5f * x, t = tanh_fast(x * fmaf(square, GELU_B, GELU_A));
+    slope = fmaf(half * fmaf(-t, t, 1.0f), fmaf(square, 3.0f * GELU_B, GELU_A), fmaf(0.5f, t, 0.5f));
+    return fmaf(half, t, half);
+}
+__device__ __forceinline__ float silu(float x, float& slope) {
+    float s = fmaf(0.5f, tanh_fast(0.5f * x), 0.5f), y = x * s;
+    slope = fmaf(y, 1.0f - s, s);
+    return y;
+}
+
+template <int KIND> __device__ constexpr bool has_with() { return KIND >= ADD; }
+template <int KIND> __device__ constexpr bool has_second() { return KIND == GELU_KEPT || KIND == TIMES_TWO || KIND >= GATE_GELU_KEPT; }
+
+// Asked for here and not later, so that several are under way at once.
+__device__ __forceinline__ uint4 fetch16(const bf16* from, bool there) {
+    uint4 x = make_uint4(0, 0, 0, 0);
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p ld.global.v4.b32 {%0,%1,%2,%3}, [%4];\n}"
+        : "+r"(x.x), "+r"(x.y), "+r"(x.z), "+r"(x.w) : "l"(__cvta_generic_to_global(from)), "r"((int)there) : "memory");
+    return x;
+}
+__device__ __forceinline__ uint4 load16(u32 from) {
+    uint4 x;
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(from) : "memory");
+    return x;
+}
+__device__ __forceinline__ void unpack(float (&x)[8], uint4 raw) {
+    x[0] = low_f32(raw.x); x[1] = high_f32(raw.x); x[2] = low_f32(raw.y); x[3] = high_f32(raw.y);
+    x[4] = low_f32(raw.z); x[5] = high_f32(raw.z); x[6] = low_f32(raw.w); x[7] = high_f32(raw.w);
+}
+
+// Eight values of a row: x of the product, w and a of the other matrices.
+template <int KIND>
+__device__ __forceinline__ void finish(const After& f, u64 row, int column, float (&x)[8], const float (&w)[8], const float (&a)[8], float (&sum)[8]) {
+    float y[8], z[8], r[8];
+    #pragma unroll
+    for (int j = 0; j < 8; j++) {
+        float slope;
+        if constexpr (KIND == BIAS) y[j] = x[j];
+        if constexpr (KIND == GELU) y[j] = gelu(x[j]);
+        if constexpr (KIND == GELU_KEPT) y[j] = gelu(x[j], z[j]);
+        if constexpr (KIND == ADD) y[j] = x[j] + w[j];
+        if constexpr (KIND == TIMES || KIND == TIMES_TWO) y[j] = x[j] * w[j];
+        if constexpr (KIND == TIMES) sum[j] += y[j];
+        if constexpr (KIND == TIMES_TWO) z[j] = x[j] * a[j];
+        if constexpr (KIND >= GATE_GELU) {
+            r[j] = KIND == GATE_GELU || KIND == GATE_GELU_KEPT ? gelu(x[j], slope) : silu(x[j], slope);
+            y[j] = r[j] * w[j];
+            z[j] = slope * w[j];
+        }
+    }
+    store8(f.out + row * f.out_stride + column, y);
+    if constexpr (has_second<KIND>()) store8(f.second + row * f.second_stride + column, z);
+    if constexpr (KIND >= GATE_GELU_KEPT) store8(f.third + row * f.third_stride + column, r);
+}
+
+// A warp's part of what follows for 64 rows: every third of them, a row at a time, eight columns a lane.
+template <int KIND>
+__device__ __forceinline__ void follow(const After& f, u32 left, u32 ready, u32 phase, int row, int column, int m, int n, const float (&bias)[8], float (&sum)[8]) {
+    constexpr int AT_ONCE = 11;
+    int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 1, at = column + lane * 8;
+    u32 own = left + (lane >> 3) * 64 * 128;
+    bool inside = at < n;
+    #pragma unroll 1
+    for (int some = 0; some < 22; some += AT_ONCE) {
+        uint4 with[AT_ONCE], also[AT_ONCE];
+        #pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int in = (some + i) * WRITERS + warp, line = row + in;
+            bool there = inside && in < 64 && line < m;
+            if constexpr (has_with<KIND>()) with[i] = fetch16(f.with + (u64)line * f.with_stride + at, there);
+            if constexpr (KIND == TIMES_TWO) also[i] = fetch16(f.also + (u64)line * f.also_stride + at, there);
+        }
+        if (some == 0) wait_for(ready, phase);
+        #pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int in = (some + i) * WRITERS + warp, line = row + in;
+            if (in >= 64 || line >= m || !inside) continue;
+            float x[8], w[8], a[8];
+            unpack(x, load16(own + tile_offset<64>(in, lane & 7)));
+            #pragma unroll
+            for (int j = 0; j < 8; j++) x[j] += bias[j];
+            if constexpr (has_with<KIND>()) unpack(w, with[i]);
+            if constexpr (KIND == TIMES_TWO) unpack(a, also[i]);
+            finish<KIND>(f, line, at, x, w, a, sum);
+        }
+    }
+}
+
+__device__ __forceinline__ void store_matrices(u32 to, u32 a, u32 b, u32 c, u32 d) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" :: "r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+__device__ __forceinline__ void arrive(u32 at) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(at) : "memory"); }
+
+template <int KIND, int PLAIN>
+__device__ __forceinline__ void product(const Map& map_a, const Map& map_b, const After& f, int m, int n, int k) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    u32 base = shared_address(shared), left = base + STAGES * STAGE_BYTES, full = left + 2 * HALF_BYTES, empty = full + STAGES * 8;
+    u32 ready = empty + STAGES * 8, taken = ready + 16;
+    int rank = blockIdx.x & 1, group = __shfl_sync(FULL_MASK, threadIdx.x >> 7, 0);
+    int down = (m + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS), across = (n + TILE_COLUMNS - 1) / TILE_COLUMNS, depth = (k + DEPTH - 1) / DEPTH;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            init_barrier(full + i * 8, 1);
+            init_barrier(empty + i * 8, 4);
+        }
+        for (int i = 0; i < 2; i++) {
+            init_barrier(ready + i * 8, 128);
+            init_barrier(taken + i * 8, WRITERS * 32);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    meet_pair();
+    auto place = [&](int tile, int& row, int& column) {
+        int set = GROUP * across, first = tile / set * GROUP, high = min(down - first, GROUP), in = tile % set;
+        row = ((first + in % high) * 2 + rank) * TILE_ROWS;
+        column = in / high * TILE_COLUMNS;
+    };
+    if (group > 0) {
+        int stage = 0, phase = 0, given = 1, half = group - 1, lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3;
+        bool speaks = (threadIdx.x & 127) < 2; // a thread for each block of the pair
+        for (int tile = blockIdx.x >> 1; tile < down * across; tile += gridDim.x >> 1) {
+            int last = 0;
+            float c[128];
+            for (int step = 0; step < depth; step++) {
+                wait_for(full + stage * 8, phase);
+                u32 at = base + stage * STAGE_BYTES;
+                u64 a = describe(at + half * (A_BYTES / 2), 16), b = describe(at + A_BYTES, PLAIN ? B_BYTES / 4 : 16);
+                begin_products();
+                #pragma unroll
+                for (int i = 0; i < DEPTH / 16; i++) multiply<PLAIN>(c, a + i * 2, b + i * (PLAIN ? 128 : 2), step + i > 0);
+                commit_products();
+                if (step > 0) {
+                    wait_products<1>();
+                    if (speaks) arrive_at(empty + last * 8, threadIdx.x & 1);
+                }
+                last = stage;
+                if (++stage == STAGES) { stage = 0; phase ^= 1; }
+            }
+            wait_products<0>();
+            #pragma unroll
+            for (int i = 0; i < 128; i++) asm volatile("" : "+f"(c[i]) :: "memory");
+            if (speaks) arrive_at(empty + last * 8, threadIdx.x & 1);
+            wait_for(taken + half * 8, given);
+            given ^= 1;
+            // Columns in four tiles of 64, so that eight rows lie in different banks.
+            int line = warp * 16 + (lane & 15);
+            u32 to = left + half * HALF_BYTES;
+            #pragma unroll
+            for (int i = 0; i < 16; i++) {
+                float* x = c + i * 8;
+                store_matrices(to + (i >> 2) * 64 * 128 + tile_offset<64>(line, (i & 3) * 2 + (lane >> 4)),
+                    pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+            }
+            arrive(ready + half * 8);
+        }
+    } else {
+        if (threadIdx.x < 32) {
+            if (threadIdx.x == 0) {
+                int stage = 0, phase = 1;
+                for (int tile = blockIdx.x >> 1; tile < down * across; tile += gridDim.x >> 1) {
+                    int row, column;
+                    place(tile, row, column);
+                    for (int step = 0; step < depth; step++) {
+                        wait_for(empty + stage * 8, phase);
+                        u32 a = base + stage * STAGE_BYTES, b = a + A_BYTES, barrier = full + stage * 8;
+                        expect_bytes(barrier, STAGE_BYTES);
+                        fetch_tile(a, &map_a, step * DEPTH, row, barrier);
+                        if (PLAIN) {
+                            fetch_for_both(b + rank * (B_BYTES / 2), &map_b, column + rank * 128, step * DEPTH, barrier);
+                            fetch_for_both(b + rank * (B_BYTES / 2) + B_BYTES / 4, &map_b, column + rank * 128 + 64, step * DEPTH, barrier);
+                        } else {
+                            fetch_for_both(b + rank * (B_BYTES / 2), &map_b, step * DEPTH, column + rank * 128, barrier);
+                        }
+                        if (++stage == STAGES) { stage = 0; phase ^= 1; }
+                    }
+                }
+            }
+        } else {
+            int phase = 0, lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 1;
+            for (int tile = blockIdx.x >> 1; tile < down * across; tile += gridDim.x >> 1) {
+                int row, column;
+                place(tile, row, column);
+                int at = column + lane * 8;
+                float bias[8] = {}, sum[8] = {};
+                if ((KIND == BIAS || KIND == GELU || KIND == GELU_KEPT) && at < n) load8(f.bias + at, bias);
+                if (KIND == ADD && f.added && at < n) load8(f.added + at, bias);
+                #pragma unroll 1
+                for (int half = 0; half < 2; half++) {
+                    follow<KIND>(f, left + half * HALF_BYTES, ready + half * 8, phase, row + half * 64, column, m, n, bias, sum);
+                    arrive(taken + half * 8);
+                }
+                if (KIND == TIMES && at < n && row < m) store8(f.sums + (u64)(row / TILE_ROWS * WRITERS + warp) * n + at, sum);
+                phase ^= 1;
+            }
+        }
+    }
+    meet_pair();
+}
+
+#define PRODUCT(NAME, KIND, PLAIN)                                                                                               \
+    extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1) NAME(                                        \
+        const __grid_constant__ Map a, const __grid_constant__ Map b, bf16* out, bf16* second, bf16* third, const void* bias,    \
+        const bf16* with, const bf16* also, float* sums, int out_stride, int second_stride, int third_stride, int with_stride,  \
+        int also_stride, int m, int n, int k) {                                                                                  \
+        const After after = {out, second, third, (const bf16*)bias, (const float*)bias, with, also, sums, out_stride, second_stride, third_stride, with_stride, also_stride}; \
+        product<KIND, PLAIN>(a, b, after, m, n, k);                                                                              \
+    }
+
+PRODUCT(product_bias, BIAS, 0)
+PRODUCT(product_gelu, GELU, 0)
+PRODUCT(product_gelu_kept, GELU_KEPT, 0)
+PRODUCT(product_add, ADD, 0)
+PRODUCT(product_plain_add, ADD, 1)
+PRODUCT(product_times, TIMES, 1)
+PRODUCT(product_times_two, TIMES_TWO, 1)
+PRODUCT(product_gate_gelu, GATE_GELU, 0)
+PRODUCT(product_gate_silu, GATE_SILU, 0)
+PRODUCT(product_gate_gelu_kept, GATE_GELU_KEPT, 0)
+PRODUCT(product_gate_silu_kept, GATE_SILU_KEPT, 0)
