@@ -6,8 +6,9 @@ use cudarc::driver::sys;
 use super::gemm::Factor;
 use super::gpu::{Argument, Buffer, Element, Gpu, View};
 use super::kernels::{
-    Kernel, PRODUCT_ADD, PRODUCT_BIAS, PRODUCT_GATE_GELU, PRODUCT_GATE_GELU_KEPT, PRODUCT_GATE_SILU,
-    PRODUCT_GATE_SILU_KEPT, PRODUCT_GELU, PRODUCT_GELU_KEPT, PRODUCT_PLAIN_ADD, PRODUCT_TIMES, PRODUCT_TIMES_TWO,
+    JOIN_SCORES, Kernel, PRODUCT_ADD, PRODUCT_BIAS, PRODUCT_GATE_GELU, PRODUCT_GATE_GELU_KEPT, PRODUCT_GATE_SILU,
+    PRODUCT_GATE_SILU_KEPT, PRODUCT_GELU, PRODUCT_GELU_KEPT, PRODUCT_PLAIN_ADD, PRODUCT_SCORE, PRODUCT_SCORE_BACKWARD,
+    PRODUCT_TIMES, PRODUCT_TIMES_TWO,
 };
 use crate::ModelError;
 use crate::plan::Activation;
@@ -48,6 +49,24 @@ pub(super) enum Then<'a> {
     Times(View, &'a Buffer),
     /// It is multiplied by the first matrix, and, into the third, by the second.
     TimesTwo(View, View, View),
+}
+
+/// What scores are of, and where they go: each a value a row.
+pub(super) struct ScoreProduct<'a> {
+    pub(super) tokens: &'a Buffer,
+    /// Of the temperature.
+    pub(super) inverse: f32,
+    /// Log-probabilities, entropies, and ln Σ e^logit.
+    pub(super) into: [&'a Buffer; 3],
+}
+
+/// What the way back of scores takes, a value a row from `row` on.
+pub(super) struct SlopesOf<'a> {
+    pub(super) row: usize,
+    pub(super) tokens: &'a Buffer,
+    pub(super) lse: &'a Buffer,
+    pub(super) slopes: &'a Buffer,
+    pub(super) inverse: f32,
 }
 
 /// What a kernel takes besides its factors.
@@ -164,27 +183,18 @@ impl Gpu {
     }
 
     fn fused(&self, kernel: Kernel, out: View, left: View, right: Factor, ends: &Ends) -> Result<(), ModelError> {
-        let (rows, columns, inner) = (out.rows, out.columns, left.columns);
-        let (right, box_of_right, shape) = match right {
-            Factor::Plain(view) => (view, [DEPTH, DEPTH], (view.columns, view.rows)),
-            Factor::Transposed(view) => (view, [DEPTH, TILE[1] as u32 / 2], (view.rows, view.columns)),
-        };
         let others = [ends.second, ends.third, ends.with, ends.also];
-        let alike = |view: &View| (view.rows, view.columns) == (rows, columns);
+        let alike = |view: &View| (view.rows, view.columns) == (out.rows, out.columns);
         assert!(
-            left.rows == rows && shape == (columns, inner) && others.iter().flatten().all(alike),
-            "shapes of a product: {rows}×{inner} · {shape:?} into {rows}×{columns}"
+            others.iter().flatten().all(alike),
+            "matrices of other shapes than {}×{}",
+            out.rows,
+            out.columns
         );
-        let maps = [
-            tensor_map(left, [DEPTH, TILE[0] as u32])?,
-            tensor_map(right, box_of_right)?,
-        ];
         let place = |view: Option<View>| Argument::Address(view.map_or(0, |view| view.pointer));
         let stride = |view: Option<View>| Argument::from(view.map_or(0, |view| view.stride));
         let address = |pointer: Option<u64>| Argument::Address(pointer.unwrap_or(0));
         let arguments = [
-            Argument::Map(maps[0]),
-            Argument::Map(maps[1]),
             out.into(),
             place(ends.second),
             place(ends.third),
@@ -197,16 +207,89 @@ impl Gpu {
             stride(ends.third),
             stride(ends.with),
             stride(ends.also),
-            rows.into(),
-            columns.into(),
-            inner.into(),
         ];
+        self.launch_product(kernel, [out.rows, out.columns], left, right, &arguments)
+    }
+
+    /// Log-probabilities of each row's token, entropies and ln Σ e^logit, f32, where logits are `x · weightᵀ` times `inverse`; they
+    /// are not written.
+    pub(super) fn score_product(&self, x: View, weight: View, of: ScoreProduct<'_>) -> Result<(), ModelError> {
+        let (rows, tiles) = (x.rows, weight.rows.div_ceil(TILE[1]));
+        let parts = self.elements(4 * tiles * rows, Element::F32)?;
+        let chosen = self.elements(rows, Element::F32)?;
+        let arguments = [(&parts).into(), (&chosen).into(), of.tokens.into(), of.inverse.into()];
+        let shape = [rows, weight.rows];
+        self.launch_product(PRODUCT_SCORE, shape, x, Factor::Transposed(weight), &arguments)?;
+        let [logprobs, entropies, lse] = of.into;
+        // SAFETY: each has a number for each row, parts a row for each tile.
+        unsafe {
+            let arguments = [
+                logprobs.into(),
+                entropies.into(),
+                lse.into(),
+                (&parts).into(),
+                (&chosen).into(),
+                tiles.into(),
+                rows.into(),
+            ];
+            let grid = [rows as u32, 1, 1];
+            self.launch(JOIN_SCORES, Element::Bf16, grid, 128, 0, &arguments)
+        }
+    }
+
+    /// The gradient by logits of Σ slope · log-probability into `out`, where logits are as [`Gpu::score_product`] has them. `row` is the
+    /// first of these among the rows that it had.
+    pub(super) fn score_product_backward(
+        &self,
+        out: View,
+        x: View,
+        weight: View,
+        of: SlopesOf<'_>,
+    ) -> Result<(), ModelError> {
+        let at = |buffer: &Buffer| Argument::Address(buffer.pointer() + 4 * of.row as u64);
+        let arguments = [
+            out.into(),
+            out.stride.into(),
+            at(of.lse),
+            at(of.tokens),
+            at(of.slopes),
+            of.inverse.into(),
+        ];
+        let shape = [x.rows, weight.rows];
+        self.launch_product(PRODUCT_SCORE_BACKWARD, shape, x, Factor::Transposed(weight), &arguments)
+    }
+
+    /// Starts a kernel of products, which takes maps of the factors, `arguments` and the sizes.
+    fn launch_product(
+        &self,
+        kernel: Kernel,
+        [rows, columns]: [usize; 2],
+        left: View,
+        right: Factor,
+        arguments: &[Argument],
+    ) -> Result<(), ModelError> {
+        let inner = left.columns;
+        let (right, box_of_right, shape) = match right {
+            Factor::Plain(view) => (view, [DEPTH, DEPTH], (view.columns, view.rows)),
+            Factor::Transposed(view) => (view, [DEPTH, TILE[1] as u32 / 2], (view.rows, view.columns)),
+        };
+        assert!(
+            left.rows == rows && shape == (columns, inner),
+            "shapes of a product: {}×{inner} · {shape:?} into {rows}×{columns}",
+            left.rows
+        );
+        let mut all = vec![
+            Argument::Map(tensor_map(left, [DEPTH, TILE[0] as u32])?),
+            Argument::Map(tensor_map(right, box_of_right)?),
+        ];
+        all.extend(arguments);
+        all.extend([rows, columns, inner].map(Argument::from));
         // Pairs of blocks, each one of which has two tiles of rows at a time.
         let tiles = rows.div_ceil(2 * TILE[0]) * columns.div_ceil(TILE[1]);
         let pairs = tiles.min(self.multiprocessors() as usize / 2) as u32;
         let name = || format!("{} {rows}×{inner}×{columns}", kernel.name);
-        // SAFETY: maps say where the factors end; all else has the shape of `out`, or a row of it.
-        unsafe { self.launch_called(name, kernel, Element::Bf16, [2 * pairs, 1, 1], 384, SHARED, &arguments) }
+        // SAFETY: maps say where the factors end; all else has the result's shape, a row or a column of it, as callers see to.
+        unsafe { self.launch_called(name, kernel, Element::Bf16, [2 * pairs, 1, 1], 384, SHARED, &all) }
     }
 }
 

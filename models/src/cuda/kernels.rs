@@ -169,6 +169,9 @@ module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper
     PRODUCT_GATE_SILU = "product_gate_silu",
     PRODUCT_GATE_GELU_KEPT = "product_gate_gelu_kept",
     PRODUCT_GATE_SILU_KEPT = "product_gate_silu_kept",
+    PRODUCT_SCORE = "product_score",
+    PRODUCT_SCORE_BACKWARD = "product_score_backward",
+    JOIN_SCORES = "join_scores",
 );
 module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", HopperAttention:
     ROWS_ATTEND_128 = "attend_rows_128",

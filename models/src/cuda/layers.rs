@@ -245,12 +245,18 @@ impl Stack {
         after: After<'_>,
     ) -> Result<(), ModelError> {
         debug_assert!(self.bias.is_none());
-        let (element, rank) = (self.element, self.parts[part].rank);
-        if !adapted || rank == 0 {
-            return gpu.forward_then(y, x.columns(0, self.inputs, element), self.weight(part), after);
+        if adapted {
+            self.forward_low(gpu, part, x)?;
         }
-        self.forward_low(gpu, part, x)?;
-        gpu.forward_then(y, x.columns(0, self.inputs + rank, element), self.wide(part), after)
+        let (x, weight) = self.factors(part, x, adapted);
+        gpu.forward_then(y, x, weight, after)
+    }
+
+    /// What a part multiplies: its input, with what has gone through the adapter where `adapted`, and the weights for it.
+    pub(super) fn factors(&self, part: usize, x: View, adapted: bool) -> (View, View) {
+        let rank = if adapted { self.parts[part].rank } else { 0 };
+        let weight = self.wide(part).columns(0, self.inputs + rank, self.element);
+        (x.columns(0, self.inputs + rank, self.element), weight)
     }
 
     /// As [`Stack::forward`], into f32: for the head, which has no bias.

@@ -38,19 +38,19 @@ pub(super) const SMALL: [Small; 6] = [
     },
     Small {
         name: "llama, grouped heads of 64",
-        config: r#"{"model_type": "llama", "vocab_size": 517, "hidden_size": 96, "intermediate_size": 168,
+        config: r#"{"model_type": "llama", "vocab_size": 520, "hidden_size": 96, "intermediate_size": 168,
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu",
             "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 512}"#,
-        vocabulary: 517,
+        vocabulary: 520,
         rank: 16,
         whole: true,
     },
     Small {
         name: "gemma, heads of 256",
-        config: r#"{"model_type": "gemma", "vocab_size": 211, "hidden_size": 64, "intermediate_size": 120,
+        config: r#"{"model_type": "gemma", "vocab_size": 216, "hidden_size": 64, "intermediate_size": 120,
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
             "max_position_embeddings": 512}"#,
-        vocabulary: 211,
+        vocabulary: 216,
         rank: 24,
         whole: false,
     },
@@ -428,6 +428,7 @@ pub(super) fn texts(seed: u64, vocabulary: u32) -> Vec<(Vec<u32>, Vec<Vec<u32>>)
         (17, vec![1, 29]),
         (83, vec![40, 0, 12]),
         (130, vec![65, 64]),
+        (9, vec![71]),
     ]
     .into_iter()
     .map(|(prompt, responses)| {

@@ -8,7 +8,7 @@ use crate::cuda::attend::Attended;
 use crate::cuda::batch::Rows;
 use crate::cuda::fused::Then;
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
-use crate::cuda::kernels::{GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, SCORE_BACKWARD, SUM_ROWS};
+use crate::cuda::kernels::{GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, SUM_ROWS};
 use crate::cuda::layers::blocks;
 
 impl CudaDecoder {
@@ -54,37 +54,17 @@ impl CudaDecoder {
         gradient: &Buffer,
         dy: View,
     ) -> Result<(), ModelError> {
-        let (gpu, element, vocabulary, width) =
-            (self.gpu.clone(), self.element, self.plan.vocabulary, self.plan.hidden);
-        let (count, inverse) = (pass.scored.count, 1.0 / pass.temperature as f32);
+        let (gpu, element, width) = (self.gpu.clone(), self.element, self.plan.hidden);
+        let count = pass.scored.count;
         let x_width = self.head.input_width(0);
         let x = pass.x.matrix(count, x_width);
         let dx = gpu.elements(count * width, element)?;
         let wide = self.head.gradient_width();
-        for part in self.head_chunks(count) {
+        for part in self.backward_chunks(pass) {
             let rows = x.rows(part.start, part.len(), element);
-            let logits = gpu.elements(part.len() * vocabulary, Element::F32)?;
-            self.head
-                .forward_f32(&gpu, 0, rows, logits.matrix(part.len(), vocabulary), true)?;
             let d_logits = gpu.elements(part.len() * wide, element)?;
             let d_logits = (d_logits.matrix(part.len(), wide), d_logits);
-            let at = |buffer: &Buffer| Argument::Address(buffer.pointer() + 4 * part.start as u64);
-            // SAFETY: every buffer has `count` numbers, of which `part` are used.
-            unsafe {
-                let arguments = [
-                    d_logits.0.into(),
-                    wide.into(),
-                    (&logits).into(),
-                    at(&pass.lse),
-                    at(&pass.scored.tokens),
-                    at(slopes),
-                    vocabulary.into(),
-                    inverse.into(),
-                ];
-                let grid = [vocabulary.div_ceil(1024) as u32, part.len() as u32, 1];
-                gpu.launch(SCORE_BACKWARD, element, grid, 256, 0, &arguments)?;
-            }
-            drop(logits);
+            self.logit_gradient(pass, part.clone(), slopes, d_logits.0)?;
             self.head.backward_low(&gpu, d_logits.0)?;
             self.head.backward_input(
                 &gpu,

@@ -1,21 +1,17 @@
 //! The forward pass over packed tokens.
 
-use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::{BlockWeights, CudaDecoder, CudaPass, CudaTrunk, Keep, Layer, Norm, Saved, Stream, Track, Way};
 use crate::cuda::batch::{Grouped, Rows, Scored};
 use crate::cuda::fused::After;
 use crate::cuda::gpu::{Argument, Buffer, Element, View};
-use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE, SCORE};
+use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE};
 use crate::cuda::layers::{Stack, activation, blocks};
 use crate::decoder::check_tokens;
 use crate::packed::PackedBatch;
 use crate::plan::Activation;
 use crate::{ModelError, Policy, Scores};
-
-/// f32 logits of at most so many bytes at a time.
-pub(super) const LOGIT_BYTES: usize = 512 << 20;
 
 impl CudaDecoder {
     /// Runs the blocks that training leaves alone.
@@ -128,32 +124,7 @@ impl CudaDecoder {
             Some(&inverse),
             &[out],
         )?;
-        let [logprobs, entropies, lse] = [
-            gpu.elements(count, Element::F32)?,
-            gpu.elements(count, Element::F32)?,
-            gpu.elements(count, Element::F32)?,
-        ];
-        let vocabulary = self.plan.vocabulary;
-        for part in self.head_chunks(count) {
-            let logits = gpu.elements(part.len() * vocabulary, Element::F32)?;
-            let rows = out.rows(part.start, part.len(), self.element);
-            head.forward_f32(&gpu, 0, rows, logits.matrix(part.len(), vocabulary), adapted)?;
-            let at = |buffer: &Buffer| Argument::Address(buffer.pointer() + 4 * part.start as u64);
-            // SAFETY: every buffer has `count` numbers, of which `part` are used.
-            unsafe {
-                let grid = [part.len() as u32, 1, 1];
-                let arguments = [
-                    at(&logprobs),
-                    at(&entropies),
-                    at(&lse),
-                    (&logits).into(),
-                    at(&scored.tokens),
-                    vocabulary.into(),
-                    (1.0 / temperature as f32).into(),
-                ];
-                gpu.launch(SCORE, self.element, grid, 1024, 0, &arguments)?;
-            }
-        }
+        let [logprobs, entropies, lse] = self.score_head(head, out, &scored, temperature, adapted)?;
         Ok(CudaPass {
             scores: Scores {
                 logprobs: logprobs.read(0, count)?,
@@ -170,13 +141,6 @@ impl CudaDecoder {
             x,
             lse,
         })
-    }
-
-    pub(in crate::cuda) fn head_chunks(&self, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let step = (LOGIT_BYTES / 4 / self.plan.vocabulary).clamp(1, 4096);
-        (0..count)
-            .step_by(step)
-            .map(move |start| start..(start + step).min(count))
     }
 
     /// The table of rotary angles for at least so many positions.

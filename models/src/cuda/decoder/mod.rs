@@ -5,6 +5,7 @@ mod backward;
 mod build;
 mod forward;
 mod gradients;
+mod head;
 mod room;
 
 use std::path::{Path, PathBuf};

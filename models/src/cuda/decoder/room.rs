@@ -1,7 +1,7 @@
 //! How much memory a pass takes.
 
 use super::CudaDecoder;
-use super::forward::LOGIT_BYTES;
+use super::head::LOGIT_BYTES;
 use crate::ModelError;
 use crate::cuda::layers::Stack;
 

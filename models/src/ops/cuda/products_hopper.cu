@@ -80,6 +80,7 @@ __device__ __forceinline__ u64 describe(u32 address, u32 apart) {
 
 // ---- what follows
 
+#define NOTHING 0
 #define BIAS 1
 #define GELU 2           // of what a bias was added to
 #define GELU_KEPT 3      // and its derivative there
@@ -153,7 +154,7 @@ __device__ __forceinline__ void finish(const After& f, u64 row, int column, floa
     #pragma unroll
     for (int j = 0; j < 8; j++) {
         float slope;
-        if constexpr (KIND == BIAS) y[j] = x[j];
+        if constexpr (KIND == NOTHING || KIND == BIAS) y[j] = x[j];
         if constexpr (KIND == GELU) y[j] = gelu(x[j]);
         if constexpr (KIND == GELU_KEPT) y[j] = gelu(x[j], z[j]);
         if constexpr (KIND == ADD) y[j] = x[j] + w[j];
@@ -171,35 +172,116 @@ __device__ __forceinline__ void finish(const After& f, u64 row, int column, floa
     if constexpr (KIND >= GATE_GELU_KEPT) store8(f.third + row * f.third_stride + column, r);
 }
 
-// A warp's part of what follows for 64 rows: every third of them, a row at a time, eight columns a lane.
+// What follows for a tile is done in batches of rows, BATCHES for the 64 rows of a warpgroup; a warp has every third row, eight
+// columns a lane. Other matrices are asked for a batch ahead, so that their way from memory is not waited for.
+template <int KIND> __device__ constexpr int rows_at_once() { return KIND == ADD || KIND == TIMES ? 8 : 4; }
+template <int KIND> __device__ constexpr int batches() { return 24 / rows_at_once<KIND>(); }
+
 template <int KIND>
-__device__ __forceinline__ void follow(const After& f, u32 left, u32 ready, u32 phase, int row, int column, int m, int n, const float (&bias)[8], float (&sum)[8]) {
-    constexpr int AT_ONCE = 11;
-    int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 1, at = column + lane * 8;
-    u32 own = left + (lane >> 3) * 64 * 128;
-    bool inside = at < n;
-    #pragma unroll 1
-    for (int some = 0; some < 22; some += AT_ONCE) {
-        uint4 with[AT_ONCE], also[AT_ONCE];
+struct Others {
+    uint4 with[rows_at_once<KIND>()], also[rows_at_once<KIND>()];
+    // Those of a batch of the tile at `row` and `column`.
+    __device__ __forceinline__ void ask(const After& f, int batch, int row, int column, int m, int n) {
+        if constexpr (!has_with<KIND>()) return;
+        int half = batch / batches<KIND>(), first = batch % batches<KIND>() * rows_at_once<KIND>();
+        int warp = (threadIdx.x >> 5) - 1, at = column + (threadIdx.x & 31) * 8;
         #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            int in = (some + i) * WRITERS + warp, line = row + in;
-            bool there = inside && in < 64 && line < m;
-            if constexpr (has_with<KIND>()) with[i] = fetch16(f.with + (u64)line * f.with_stride + at, there);
+        for (int i = 0; i < rows_at_once<KIND>(); i++) {
+            int in = (first + i) * WRITERS + warp, line = row + half * 64 + in;
+            bool there = at < n && in < 64 && line < m;
+            with[i] = fetch16(f.with + (u64)line * f.with_stride + at, there);
             if constexpr (KIND == TIMES_TWO) also[i] = fetch16(f.also + (u64)line * f.also_stride + at, there);
         }
-        if (some == 0) wait_for(ready, phase);
+    }
+};
+
+template <int KIND>
+__device__ __forceinline__ void follow(
+    const After& f, const Others<KIND>& others, int batch, u32 left, int row, int column, int m, int n, const float (&bias)[8], float (&sum)[8]) {
+    int half = batch / batches<KIND>(), first = batch % batches<KIND>() * rows_at_once<KIND>();
+    int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 1, at = column + lane * 8;
+    u32 own = left + half * HALF_BYTES + (lane >> 3) * 64 * 128;
+    #pragma unroll
+    for (int i = 0; i < rows_at_once<KIND>(); i++) {
+        int in = (first + i) * WRITERS + warp, line = row + half * 64 + in;
+        if (in >= 64 || line >= m || at >= n) continue;
+        float x[8], w[8], a[8];
+        unpack(x, load16(own + tile_offset<64>(in, lane & 7)));
         #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            int in = (some + i) * WRITERS + warp, line = row + in;
-            if (in >= 64 || line >= m || !inside) continue;
-            float x[8], w[8], a[8];
-            unpack(x, load16(own + tile_offset<64>(in, lane & 7)));
-            #pragma unroll
-            for (int j = 0; j < 8; j++) x[j] += bias[j];
-            if constexpr (has_with<KIND>()) unpack(w, with[i]);
-            if constexpr (KIND == TIMES_TWO) unpack(a, also[i]);
-            finish<KIND>(f, line, at, x, w, a, sum);
+        for (int j = 0; j < 8; j++) x[j] += bias[j];
+        if constexpr (has_with<KIND>()) unpack(w, others.with[i]);
+        if constexpr (KIND == TIMES_TWO) unpack(a, others.also[i]);
+        finish<KIND>(f, line, at, x, w, a, sum);
+    }
+}
+
+// ---- a language model's head
+//
+// Logits are the product times `inverse`; they are never written. Each row has a token.
+
+#define SCORE 1  // of a tile's columns in each row: the largest logit, Σ e^(logit − largest) and the same times logit − largest
+#define SLOPES 2 // slope · inverse · ([column is the token] − e^(logit − lse)) goes on in the place of sums
+
+struct Head {
+    float4* parts;        // [tiles of columns, m]
+    float* chosen;        // [m]: the token's logit
+    const u32* tokens;    // [m]
+    const float* lse;     // [m]: ln Σ e^logit
+    const float* slopes;  // [m]
+    float inverse;
+};
+
+// c: a warp's 16 rows and all columns of a tile.
+__device__ __forceinline__ void score(float (&c)[128], const Head& head, int row, int column, int m, int n) {
+    int lane = threadIdx.x & 31, pair = column + (lane & 3) * 2;
+    if (column + TILE_COLUMNS > n) {
+        #pragma unroll
+        for (int i = 0; i < 128; i++) {
+            if (pair + (i >> 2) * 8 + (i & 1) >= n) c[i] = -1e30f;
+        }
+    }
+    float factor = head.inverse * LOG2E;
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int line = row + h * 8, token = line < m ? (int)head.tokens[line] - pair : -1;
+        float most = -INFINITE, sum = 0.0f, weighed = 0.0f, chosen = 0.0f;
+        #pragma unroll
+        for (int j = 0; j < 64; j++) {
+            float x = c[(j >> 1) * 4 + h * 2 + (j & 1)];
+            most = fmaxf(most, x);
+            if (token == (j >> 1) * 8 + (j & 1)) chosen = x;
+        }
+        if (token >= 0 && token < TILE_COLUMNS && (token & 7) < 2) head.chosen[line] = chosen * head.inverse;
+        most = fmaxf(most, __shfl_xor_sync(FULL_MASK, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(FULL_MASK, most, 2));
+        #pragma unroll
+        for (int j = 0; j < 64; j++) {
+            float below = (c[(j >> 1) * 4 + h * 2 + (j & 1)] - most) * factor, share = exp2_fast(below);
+            sum += share;
+            weighed = fmaf(share, below, weighed);
+        }
+        #pragma unroll
+        for (int bit = 1; bit < 4; bit *= 2) {
+            sum += __shfl_xor_sync(FULL_MASK, sum, bit);
+            weighed += __shfl_xor_sync(FULL_MASK, weighed, bit);
+        }
+        if ((lane & 3) == 0 && line < m) {
+            head.parts[(u64)(column / TILE_COLUMNS) * m + line] = make_float4(most * head.inverse, sum, weighed / LOG2E, 0.0f);
+        }
+    }
+}
+
+__device__ __forceinline__ void slopes(float (&c)[128], const Head& head, int row, int column, int m) {
+    int lane = threadIdx.x & 31, pair = column + (lane & 3) * 2;
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int line = row + h * 8, token = line < m ? (int)head.tokens[line] : -1;
+        float lse = line < m ? head.lse[line] : 0.0f, slope = line < m ? head.slopes[line] * head.inverse : 0.0f;
+        #pragma unroll
+        for (int j = 0; j < 64; j++) {
+            float& x = c[(j >> 1) * 4 + h * 2 + (j & 1)];
+            int at = pair + (j >> 1) * 8 + (j & 1);
+            x = slope * ((at == token ? 1.0f : 0.0f) - exp_fast(x * head.inverse - lse));
         }
     }
 }
@@ -209,8 +291,8 @@ __device__ __forceinline__ void store_matrices(u32 to, u32 a, u32 b, u32 c, u32 
 }
 __device__ __forceinline__ void arrive(u32 at) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(at) : "memory"); }
 
-template <int KIND, int PLAIN>
-__device__ __forceinline__ void product(const Map& map_a, const Map& map_b, const After& f, int m, int n, int k) {
+template <int KIND, int PLAIN, int HEAD>
+__device__ __forceinline__ void product(const Map& map_a, const Map& map_b, const After& f, const Head& head, int m, int n, int k) {
     extern __shared__ __align__(1024) unsigned char shared[];
     u32 base = shared_address(shared), left = base + STAGES * STAGE_BYTES, full = left + 2 * HALF_BYTES, empty = full + STAGES * 8;
     u32 ready = empty + STAGES * 8, taken = ready + 16;
@@ -258,6 +340,16 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
             #pragma unroll
             for (int i = 0; i < 128; i++) asm volatile("" : "+f"(c[i]) :: "memory");
             if (speaks) arrive_at(empty + last * 8, threadIdx.x & 1);
+            if constexpr (HEAD != 0) {
+                int row, column;
+                place(tile, row, column);
+                row += half * 64 + warp * 16 + (lane >> 2);
+                if constexpr (HEAD == SCORE) {
+                    score(c, head, row, column, m, n);
+                    continue;
+                }
+                slopes(c, head, row, column, m);
+            }
             wait_for(taken + half * 8, given);
             given ^= 1;
             // Columns in four tiles of 64, so that eight rows lie in different banks.
@@ -294,20 +386,36 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
                 }
             }
         } else {
-            int phase = 0, lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 1;
-            for (int tile = blockIdx.x >> 1; tile < down * across; tile += gridDim.x >> 1) {
-                int row, column;
-                place(tile, row, column);
-                int at = column + lane * 8;
+            int phase = 0, lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 1, tile = blockIdx.x >> 1, row, column;
+            if (HEAD == SCORE) tile = down * across; // they have nothing to do
+            place(tile, row, column);
+            Others<KIND> even, odd;
+            if (tile < down * across) even.ask(f, 0, row, column, m, n);
+            while (tile < down * across) {
+                int at = column + lane * 8, next_row, next_column;
+                tile += gridDim.x >> 1;
+                bool more = tile < down * across;
+                place(tile, next_row, next_column);
                 float bias[8] = {}, sum[8] = {};
                 if ((KIND == BIAS || KIND == GELU || KIND == GELU_KEPT) && at < n) load8(f.bias + at, bias);
                 if (KIND == ADD && f.added && at < n) load8(f.added + at, bias);
+                auto turn = [&](int batch, const Others<KIND>& others) {
+                    constexpr int EACH = batches<KIND>();
+                    if (batch % EACH == 0) wait_for(ready + batch / EACH * 8, phase);
+                    follow<KIND>(f, others, batch, left, row, column, m, n, bias, sum);
+                    if (batch % EACH == EACH - 1) arrive(taken + batch / EACH * 8);
+                };
                 #pragma unroll 1
-                for (int half = 0; half < 2; half++) {
-                    follow<KIND>(f, left + half * HALF_BYTES, ready + half * 8, phase, row + half * 64, column, m, n, bias, sum);
-                    arrive(taken + half * 8);
+                for (int batch = 0; batch < 2 * batches<KIND>(); batch += 2) {
+                    odd.ask(f, batch + 1, row, column, m, n);
+                    turn(batch, even);
+                    if (batch + 2 < 2 * batches<KIND>()) even.ask(f, batch + 2, row, column, m, n);
+                    else if (more) even.ask(f, 0, next_row, next_column, m, n);
+                    turn(batch + 1, odd);
                 }
                 if (KIND == TIMES && at < n && row < m) store8(f.sums + (u64)(row / TILE_ROWS * WRITERS + warp) * n + at, sum);
+                row = next_row;
+                column = next_column;
                 phase ^= 1;
             }
         }
@@ -321,7 +429,7 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
         const bf16* with, const bf16* also, float* sums, int out_stride, int second_stride, int third_stride, int with_stride,  \
         int also_stride, int m, int n, int k) {                                                                                  \
         const After after = {out, second, third, (const bf16*)bias, (const float*)bias, with, also, sums, out_stride, second_stride, third_stride, with_stride, also_stride}; \
-        product<KIND, PLAIN>(a, b, after, m, n, k);                                                                              \
+        product<KIND, PLAIN, 0>(a, b, after, Head{}, m, n, k);                                                                              \
     }
 
 PRODUCT(product_bias, BIAS, 0)
@@ -335,3 +443,55 @@ PRODUCT(product_gate_gelu, GATE_GELU, 0)
 PRODUCT(product_gate_silu, GATE_SILU, 0)
 PRODUCT(product_gate_gelu_kept, GATE_GELU_KEPT, 0)
 PRODUCT(product_gate_silu_kept, GATE_SILU_KEPT, 0)
+
+// parts [tiles of 256 columns, m] and chosen [m] of every row's logits.
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1) product_score(
+    const __grid_constant__ Map a, const __grid_constant__ Map b, float4* parts, float* chosen, const u32* tokens, float inverse, int m, int n,
+    int k) {
+    const Head head = {parts, chosen, tokens, nullptr, nullptr, inverse};
+    product<NOTHING, 0, SCORE>(a, b, After{}, head, m, n, k);
+}
+
+// out [m, n]: the gradient of Σ slope · log-probability of a row's token by the product.
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1) product_score_backward(
+    const __grid_constant__ Map a, const __grid_constant__ Map b, bf16* out, int out_stride, const float* lse, const u32* tokens,
+    const float* slopes, float inverse, int m, int n, int k) {
+    After after = {};
+    after.out = out;
+    after.out_stride = out_stride;
+    const Head head = {nullptr, nullptr, tokens, lse, slopes, inverse};
+    product<NOTHING, 0, SLOPES>(a, b, after, head, m, n, k);
+}
+
+// Log-probabilities, entropies and lse [m] of what product_score left. Grid: m; block: 128.
+extern "C" __global__ void __launch_bounds__(128) join_scores(
+    float* logprobs, float* entropies, float* lse, const float4* parts, const float* chosen, int tiles, int m) {
+    __shared__ float shared[12];
+    int row = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    float most = -INFINITE, sum = 0.0f, weighed = 0.0f;
+    for (int tile = threadIdx.x; tile < tiles; tile += 128) most = fmaxf(most, parts[(u64)tile * m + row].x);
+    most = warp_max(most);
+    if (lane == 0) shared[warp] = most;
+    __syncthreads();
+    most = fmaxf(fmaxf(shared[0], shared[1]), fmaxf(shared[2], shared[3]));
+    for (int tile = threadIdx.x; tile < tiles; tile += 128) {
+        float4 part = parts[(u64)tile * m + row];
+        float factor = exp_fast(part.x - most);
+        sum += part.y * factor;
+        weighed += (part.z + part.y * (part.x - most)) * factor;
+    }
+    sum = warp_sum(sum);
+    weighed = warp_sum(weighed);
+    if (lane == 0) {
+        shared[4 + warp] = sum;
+        shared[8 + warp] = weighed;
+    }
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    sum = shared[4] + shared[5] + shared[6] + shared[7];
+    weighed = shared[8] + shared[9] + shared[10] + shared[11];
+    float total = most + logf(sum);
+    lse[row] = total;
+    logprobs[row] = chosen[row] - total;
+    entropies[row] = logf(sum) - weighed / sum;
+}

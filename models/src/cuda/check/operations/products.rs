@@ -1,10 +1,10 @@
 //! Matrix products.
 
-use super::{Bench, activation};
+use super::{Bench, Check, activation};
 use crate::ModelError;
-use crate::cuda::fused::{After, Then};
+use crate::cuda::fused::{After, ScoreProduct, SlopesOf, Then};
 use crate::cuda::gemm::{Epilogue, Factor, Scale};
-use crate::cuda::gpu::{Buffer, Element, Gpu};
+use crate::cuda::gpu::{Buffer, Element, Gpu, View};
 use crate::plan::Activation;
 
 /// `left · right`, rows × inner and inner × columns, each read by its own strides.
@@ -89,6 +89,7 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
         if gpu.fuses(bench.element, shape[0], &[]) {
             fused_forward(bench, shape)?;
             fused_backward(bench, shape)?;
+            scores(bench, shape)?;
         }
     }
     Ok(())
@@ -194,6 +195,63 @@ fn fused_backward(bench: &mut Bench<'_>, [rows, inner, columns]: [usize; 3]) -> 
     bench.compare(&name("times the first of two"), &out, &times)?;
     let times = both(&|one, other| one * other, other.wide());
     bench.compare(&name("times the second of two"), &second, &times)
+}
+
+/// Scores of tokens under a head, and the gradient by its logits.
+fn scores(bench: &mut Bench<'_>, [rows, inner, columns]: [usize; 3]) -> Result<(), ModelError> {
+    let (gpu, element, inverse) = (bench.gpu, bench.element, 0.8_f32);
+    let x = bench.given(rows * inner, 1.0)?;
+    let weight = bench.given(columns * inner, 1.0)?;
+    let slopes = bench.given_as(rows, 1.0, Element::F32)?;
+    let tokens: Vec<u32> = (0..rows).map(|row| (row * 61 % columns) as u32).collect();
+    let (a, w) = (x.wide(), weight.wide());
+    let logits = product([rows, inner, columns], |i, k| a[i * inner + k], |k, j| w[j * inner + k]);
+    let (mut expected, mut gradient) = ([vec![], vec![], vec![]], vec![]);
+    for (row, logits) in logits.chunks(columns).enumerate() {
+        let logits: Vec<f64> = logits.iter().map(|logit| logit * f64::from(inverse)).collect();
+        let most = logits.iter().copied().fold(f64::MIN, f64::max);
+        let lse = most + logits.iter().map(|logit| (logit - most).exp()).sum::<f64>().ln();
+        let share = |logit: f64| (logit - lse).exp();
+        let entropy = -logits.iter().map(|&logit| share(logit) * (logit - lse)).sum::<f64>();
+        let values = [logits[tokens[row] as usize] - lse, entropy, lse];
+        expected.iter_mut().zip(values).for_each(|(all, value)| all.push(value));
+        let slope = f64::from(slopes.values[row] * inverse);
+        gradient.extend(logits.iter().enumerate().map(|(column, &logit)| {
+            let one = if column == tokens[row] as usize { 1.0 } else { 0.0 };
+            slope * (one - share(logit))
+        }));
+    }
+    let tokens = gpu.upload(&tokens)?;
+    let room = || bench.room(rows, Element::F32);
+    let found = [room()?, room()?, room()?];
+    let (x, w) = (x.card.matrix(rows, inner), weight.card.matrix(columns, inner));
+    let of = ScoreProduct {
+        tokens: &tokens,
+        inverse,
+        into: found.each_ref(),
+    };
+    gpu.score_product(x, w, of)?;
+    let name = |what: &str| format!("head {rows}×{inner}×{columns}: {what}");
+    let names = ["log-probabilities", "entropies", "ln Σ e^logit"];
+    for ((what, found), expected) in names.into_iter().zip(&found).zip(&expected) {
+        let expected: Vec<f32> = expected.iter().map(|&value| value as f32).collect();
+        // Nothing is rounded to bf16 on the way.
+        (bench.report)(Check::new(name(what), &found.read(0, rows)?, &expected, 1e-4));
+    }
+    let out = bench.room(rows * columns, element)?;
+    let skipped = rows / 3;
+    let of = SlopesOf {
+        row: skipped,
+        tokens: &tokens,
+        lse: &found[2],
+        slopes: &slopes.card,
+        inverse,
+    };
+    let rest = |view: View| view.rows(skipped, rows - skipped, element);
+    gpu.score_product_backward(rest(out.matrix(rows, columns)), rest(x), w, of)?;
+    let found = bench.read(&out, rows * columns, element)?;
+    let found = gpu.upload(&found[skipped * columns..])?;
+    bench.compare_f32(&name("gradient by logits"), &found, &gradient[skipped * columns..])
 }
 
 /// A bias, and GELU, as the product takes them.
