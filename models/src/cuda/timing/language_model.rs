@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::update::time_update;
 use super::{ADAM, Timing, median, sequences, traced};
 use crate::cuda::decoder::{CudaDecoder, CudaDecoderOptions};
 use crate::cuda::gpu::{Element, Gpu};
@@ -89,9 +90,9 @@ impl Shapes {
     }
 }
 
-const PROMPT: usize = 1024;
-const RESPONSE: usize = 512;
-const PAIRS: usize = 16;
+pub(super) const PROMPT: usize = 1024;
+pub(super) const RESPONSE: usize = 512;
+pub(super) const PAIRS: usize = 16;
 
 /// Times sampling at each of `batches`, scoring of four users' rollouts, and training on 16 users' pairs.
 ///
@@ -118,6 +119,8 @@ pub fn time(gpu: &Gpu, shapes: Shapes, batches: &[usize], report: &mut dyn FnMut
     }
     decoder.forget_sampler()?;
     scores(gpu, &mut decoder, shapes, report)?;
+    time_update(gpu, &mut decoder, shapes, report)?;
+    decoder.forget_sampler()?;
     pairs(gpu, &mut decoder, shapes, report)?;
     steps(gpu, &mut decoder, shapes, report)
 }
@@ -196,6 +199,11 @@ fn scores(
         seconds,
         work: Vec::new(),
     });
+    gpu.start_trace();
+    let trunk = decoder.trunk(&batch)?;
+    decoder.score(&batch, &trunk, Policy::Current, 1.0)?;
+    decoder.score(&batch, &trunk, Policy::Reference, 1.0)?;
+    traced(gpu, &format!("{}: log-probabilities", shapes.name()), report);
     Ok(())
 }
 
@@ -349,7 +357,7 @@ fn steps(
 }
 
 /// `users` prompts with two responses each.
-fn packed(users: usize, vocabulary: usize, seed: u32) -> PackedBatch {
+pub(super) fn packed(users: usize, vocabulary: usize, seed: u32) -> PackedBatch {
     let prompts = sequences(users, PROMPT, vocabulary, seed);
     let responses = sequences(2 * users, RESPONSE, vocabulary, seed + 1);
     let pairs: Vec<Vec<&[u32]>> = responses

@@ -2,6 +2,7 @@
 
 mod embedder;
 mod language_model;
+mod update;
 
 use std::time::Instant;
 
