@@ -146,15 +146,14 @@ fn attention_compiles() {
 
 /// wgmma is there on Hopper alone, under the name with an `a`.
 #[test]
-fn attention_for_hopper_compiles() {
-    for name in ["attention_hopper.cu", "attention_hopper_causal.cu"] {
+fn sources_for_hopper_compile() {
+    for name in [
+        "attention_hopper.cu",
+        "attention_hopper_causal.cu",
+        "products_hopper.cu",
+    ] {
         compiles(&["prelude.cuh", "wgmma.cuh"], name, &["sm_90a"]);
     }
-}
-
-#[test]
-fn products_for_hopper_compile() {
-    compiles(&["prelude.cuh"], "products_hopper.cu", &["sm_90a"]);
 }
 
 /// Kernels of the engine, for either element.

@@ -13,7 +13,7 @@ use crate::{ModelError, write_atomically};
 const PRELUDE: &str = include_str!("kernels/prelude.cuh");
 /// What stands before the text of modules for tensor cores.
 const TENSOR_PRELUDE: &str = include_str!("../ops/cuda/prelude.cuh");
-/// What stands between that and the text of attention for Hopper.
+/// What stands between that and the text of modules for Hopper.
 const HOPPER_PRELUDE: &str = include_str!("../ops/cuda/wgmma.cuh");
 
 /// What a module is written for.
@@ -25,8 +25,6 @@ enum For {
     Tensor,
     /// The same, with instructions that cards of compute capability 9.0 alone have.
     Hopper,
-    /// The same, after what attention on such cards shares.
-    HopperAttention,
 }
 
 /// A file of kernels.
@@ -152,7 +150,7 @@ module!(TENSOR_ATTENTION, "tensor_attention.cu", "../ops/cuda/attention.cu", Ten
     TENSOR_KEYS_256 = "attend_backward_kv_256",
     SUM_PARTS = "sum_parts",
 );
-module!(HOPPER_ATTENTION, "attention_hopper.cu", "../ops/cuda/attention_hopper.cu", HopperAttention:
+module!(HOPPER_ATTENTION, "attention_hopper.cu", "../ops/cuda/attention_hopper.cu", Hopper:
     TEXTS_ATTEND_64 = "attend_texts_64",
     TEXTS_QUERIES_64 = "attend_texts_backward_q_64",
     TEXTS_KEYS_64 = "attend_texts_backward_kv_64",
@@ -173,7 +171,7 @@ module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper
     PRODUCT_SCORE_BACKWARD = "product_score_backward",
     JOIN_SCORES = "join_scores",
 );
-module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", HopperAttention:
+module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", Hopper:
     ROWS_ATTEND_128 = "attend_rows_128",
     ROWS_ATTEND_256 = "attend_rows_256",
     ROWS_QUERIES_128 = "attend_rows_backward_q_128",
@@ -206,18 +204,14 @@ pub(super) fn image(module: &Module, element: Element, capability: (i32, i32)) -
 
 fn architecture(module: &Module, (major, minor): (i32, i32)) -> String {
     // What a card has beyond its generation's common instructions goes by its name with an `a`.
-    let hopper = matches!(module.made, For::Hopper | For::HopperAttention);
+    let hopper = module.made == For::Hopper;
     let own = if hopper { "a" } else { "" };
     format!("sm_{major}{minor}{own}")
 }
 
 fn source(module: &Module, element: Element) -> String {
     if module.made != For::Either {
-        let more = if module.made == For::HopperAttention {
-            HOPPER_PRELUDE
-        } else {
-            ""
-        };
+        let more = if module.made == For::Hopper { HOPPER_PRELUDE } else { "" };
         return format!("{TENSOR_PRELUDE}\n{more}\n#line 1 \"{}\"\n{}", module.name, module.text);
     }
     let name = match element {

@@ -46,7 +46,7 @@ def main():
     prelude, wgmma = [(SOURCES / name).read_text() for name in ("prelude.cuh", "wgmma.cuh")]
     for path in args.files or sorted(SOURCES.glob("*.cu")):
         path = SOURCES / path
-        before = prelude + (wgmma if path.name.startswith("attention_hopper") else "")
+        before = prelude + (wgmma if path.name in ONLY else "")
         for arch in ONLY.get(path.name) or args.arch or ARCHITECTURES:
             log = compile_source(library, before + path.read_text(), path.name, arch)
             print(f"{path.name} {arch}")

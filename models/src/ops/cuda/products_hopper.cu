@@ -24,17 +24,12 @@ struct __align__(64) Map { u64 words[16]; };
 
 // ---- barriers
 
-__device__ __forceinline__ void init_barrier(u32 at, u32 count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(at), "r"(count) : "memory"); }
 __device__ __forceinline__ void expect_bytes(u32 at, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(at), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void arrive_at(u32 at, u32 block) {
     asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
         "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" :: "r"(at), "r"(block) : "memory");
-}
-__device__ __forceinline__ void wait_for(u32 at, u32 phase) {
-    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra DONE;\nbra AGAIN;\nDONE:\n}" :: "r"(at), "r"(phase) : "memory");
 }
 __device__ __forceinline__ void meet_pair() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -47,35 +42,6 @@ __device__ __forceinline__ void fetch_tile(u32 to, const Map* map, int x, int y,
 __device__ __forceinline__ void fetch_for_both(u32 to, const Map* map, int x, int y, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
         :: "r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y), "h"((unsigned short)3) : "memory");
-}
-
-// ---- wgmma
-
-#define A8(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
-#define A32(c, i) A8(c, i), A8(c, i + 8), A8(c, i + 16), A8(c, i + 24)
-
-// c (64 × 256) += A (64 × 16) · B (16 × 256).
-template <int PLAIN>
-__device__ __forceinline__ void multiply(float (&c)[128], u64 a, u64 b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
-        "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
-        "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
-        "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127}, "
-        "%128, %129, p, 1, 1, 0, %131;\n}"
-        : A32(c, 0), A32(c, 32), A32(c, 64), A32(c, 96) : "l"(a), "l"(b), "r"(add), "n"(PLAIN));
-}
-
-__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING>
-__device__ __forceinline__ void wait_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory"); }
-
-// Describes what 128-byte swizzled tiles hold from `address` on: by the summed dimension (eight rows are 1024 bytes), or with
-// 64 rows of it in every 64 columns, which are `apart` bytes apart.
-__device__ __forceinline__ u64 describe(u32 address, u32 apart) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)(apart >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
 
 // ---- what follows
@@ -135,11 +101,6 @@ __device__ __forceinline__ uint4 fetch16(const bf16* from, bool there) {
     uint4 x = make_uint4(0, 0, 0, 0);
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p ld.global.v4.b32 {%0,%1,%2,%3}, [%4];\n}"
         : "+r"(x.x), "+r"(x.y), "+r"(x.z), "+r"(x.w) : "l"(__cvta_generic_to_global(from)), "r"((int)there) : "memory");
-    return x;
-}
-__device__ __forceinline__ uint4 load16(u32 from) {
-    uint4 x;
-    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(from) : "memory");
     return x;
 }
 __device__ __forceinline__ void unpack(float (&x)[8], uint4 raw) {
@@ -289,7 +250,6 @@ __device__ __forceinline__ void slopes(float (&c)[128], const Head& head, int ro
 __device__ __forceinline__ void store_matrices(u32 to, u32 a, u32 b, u32 c, u32 d) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" :: "r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
-__device__ __forceinline__ void arrive(u32 at) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(at) : "memory"); }
 
 template <int KIND, int PLAIN, int HEAD>
 __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, const After& f, const Head& head, int m, int n, int k) {
@@ -300,12 +260,12 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
     int down = (m + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS), across = (n + TILE_COLUMNS - 1) / TILE_COLUMNS, depth = (k + DEPTH - 1) / DEPTH;
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
-            init_barrier(full + i * 8, 1);
-            init_barrier(empty + i * 8, 4);
+            start_barrier(full + i * 8, 1);
+            start_barrier(empty + i * 8, 4);
         }
         for (int i = 0; i < 2; i++) {
-            init_barrier(ready + i * 8, 128);
-            init_barrier(taken + i * 8, WRITERS * 32);
+            start_barrier(ready + i * 8, 128);
+            start_barrier(taken + i * 8, WRITERS * 32);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -322,7 +282,7 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
             int last = 0;
             float c[128];
             for (int step = 0; step < depth; step++) {
-                wait_for(full + stage * 8, phase);
+                await(full + stage * 8, phase);
                 u32 at = base + stage * STAGE_BYTES;
                 u64 a = describe(at + half * (A_BYTES / 2), 16), b = describe(at + A_BYTES, PLAIN ? B_BYTES / 4 : 16);
                 begin_products();
@@ -337,8 +297,7 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
                 if (++stage == STAGES) { stage = 0; phase ^= 1; }
             }
             wait_products<0>();
-            #pragma unroll
-            for (int i = 0; i < 128; i++) asm volatile("" : "+f"(c[i]) :: "memory");
+            settle(c);
             if (speaks) arrive_at(empty + last * 8, threadIdx.x & 1);
             if constexpr (HEAD != 0) {
                 int row, column;
@@ -350,7 +309,7 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
                 }
                 slopes(c, head, row, column, m);
             }
-            wait_for(taken + half * 8, given);
+            await(taken + half * 8, given);
             given ^= 1;
             // Columns in four tiles of 64, so that eight rows lie in different banks.
             int line = warp * 16 + (lane & 15);
@@ -371,7 +330,7 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
                     int row, column;
                     place(tile, row, column);
                     for (int step = 0; step < depth; step++) {
-                        wait_for(empty + stage * 8, phase);
+                        await(empty + stage * 8, phase);
                         u32 a = base + stage * STAGE_BYTES, b = a + A_BYTES, barrier = full + stage * 8;
                         expect_bytes(barrier, STAGE_BYTES);
                         fetch_tile(a, &map_a, step * DEPTH, row, barrier);
@@ -401,7 +360,7 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
                 if (KIND == ADD && f.added && at < n) load8(f.added + at, bias);
                 auto turn = [&](int batch, const Others<KIND>& others) {
                     constexpr int EACH = batches<KIND>();
-                    if (batch % EACH == 0) wait_for(ready + batch / EACH * 8, phase);
+                    if (batch % EACH == 0) await(ready + batch / EACH * 8, phase);
                     follow<KIND>(f, others, batch, left, row, column, m, n, bias, sum);
                     if (batch % EACH == EACH - 1) arrive(taken + batch / EACH * 8);
                 };
