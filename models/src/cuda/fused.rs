@@ -213,7 +213,7 @@ impl Gpu {
 
     /// Log-probabilities of each row's token, entropies and ln Σ e^logit, f32, where logits are `x · weightᵀ` times `inverse`; they
     /// are not written.
-    pub(super) fn score_product(&self, x: View, weight: View, of: ScoreProduct<'_>) -> Result<(), ModelError> {
+    pub(super) fn score_product(&self, x: View, weight: View, of: &ScoreProduct<'_>) -> Result<(), ModelError> {
         let (rows, tiles) = (x.rows, weight.rows.div_ceil(TILE[1]));
         let parts = self.elements(4 * tiles * rows, Element::F32)?;
         let chosen = self.elements(rows, Element::F32)?;
@@ -244,7 +244,7 @@ impl Gpu {
         out: View,
         x: View,
         weight: View,
-        of: SlopesOf<'_>,
+        of: &SlopesOf<'_>,
     ) -> Result<(), ModelError> {
         let at = |buffer: &Buffer| Argument::Address(buffer.pointer() + 4 * of.row as u64);
         let arguments = [

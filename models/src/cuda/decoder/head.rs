@@ -40,7 +40,7 @@ impl CudaDecoder {
                 head.forward_low(gpu, 0, x)?;
             }
             let (x, weight) = head.factors(0, x, adapted);
-            let of = ScoreProduct {
+            let of = &ScoreProduct {
                 tokens: &scored.tokens,
                 inverse,
                 into: [&logprobs, &entropies, &lse],
@@ -93,7 +93,7 @@ impl CudaDecoder {
         if self.scores_in_product(&self.head, x) {
             self.head.forward_low(gpu, 0, rows)?;
             let (rows, weight) = self.head.factors(0, rows, true);
-            let of = SlopesOf {
+            let of = &SlopesOf {
                 row: part.start,
                 tokens: &pass.scored.tokens,
                 lse: &pass.lse,

@@ -2,6 +2,7 @@
 //! our own.
 
 mod backward;
+mod block;
 mod build;
 mod forward;
 mod gradients;

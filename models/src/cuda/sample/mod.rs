@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cudarc::driver::result;
 
 use crate::cuda::batch::Rows;
-use crate::cuda::decoder::{CudaDecoder, Keep, Track};
+use crate::cuda::decoder::CudaDecoder;
 use crate::cuda::gpu::{Buffer, driver};
 use crate::cuda::kernels::STORE_PROMPT;
 use crate::ops::RowShape;
@@ -17,6 +17,7 @@ use crate::random::seed_key;
 use crate::sample::{Draws, Prompt, Response, check_prompts};
 use crate::{ModelError, Policy, TrainedPart};
 use state::{Drawing, Merged, Shape, State};
+use step::weights;
 
 pub(super) use state::Sampler;
 
@@ -250,20 +251,19 @@ impl CudaDecoder {
                 gpu.launch(STORE_PROMPT, element, [count as u32, 1, 1], 128, 0, &arguments)
             }
         };
-        let stream = self.embed(self.table(Policy::Current), &rows.tokens, count)?;
-        let stream = match merged {
-            None => {
-                let keep = Some(&keep as Keep<'_>);
-                self.blocks(&self.layers, &rows, stream, false, Track::Nothing, keep)?.0
-            }
-            Some(merged) => {
-                let mut stream = stream;
-                for (index, stacks) in merged.layers.iter().enumerate() {
-                    stream = self.merged_block(index, stacks, &rows, stream, &keep)?;
-                }
-                stream
-            }
-        };
+        let mut stream = self.embed(self.table(Policy::Current), &rows.tokens, count)?;
+        let last_rows = gpu.upload(&ends)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let of = weights(merged, index, layer);
+            // Of the last block only what follows each prompt is asked for.
+            stream = match index + 1 == self.layers.len() {
+                true => self.block_of_rows(index, of, &rows, stream, (&last_rows, ends.len()), &keep)?,
+                false => self.block(index, of, &rows, stream, (false, false), Some(&keep))?.0,
+            };
+        }
+        if !self.layers.is_empty() {
+            ends = (0..ends.len() as u32).collect();
+        }
         let rows_of_logits = batch_size(state.shape.slots);
         for admitted in admitted.chunks(rows_of_logits) {
             let chosen: Vec<u32> = admitted.iter().map(|(slot, _)| *slot as u32).collect();

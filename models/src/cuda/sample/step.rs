@@ -5,8 +5,7 @@ use cudarc::driver::{result, sys};
 use super::SAMPLE_PARTS;
 use super::state::{Drawing, Graph, Merged, State};
 use crate::cuda::attend::StepInputs;
-use crate::cuda::batch::Rows;
-use crate::cuda::decoder::{BlockWeights, CudaDecoder, Keep, Layer, Norm, Stream};
+use crate::cuda::decoder::{BlockWeights, CudaDecoder, Layer, Norm};
 use crate::cuda::gpu::{Buffer, driver};
 use crate::cuda::kernels::{NEXT_TOKENS, ROTATE_STORE, SAMPLE, SAMPLE_JOIN};
 use crate::cuda::layers::Stack;
@@ -185,30 +184,22 @@ impl CudaDecoder {
             gpu.launch(SAMPLE_JOIN, element, [rows as u32, 1, 1], 32, 0, &arguments)
         }
     }
+}
 
-    /// As [`CudaDecoder::blocks`], one block with merged weights.
-    pub(super) fn merged_block(
-        &self,
-        index: usize,
-        [qkv, output, gate_up, down]: &[Stack; 4],
-        rows: &Rows,
-        stream: Stream,
-        keep: Keep<'_>,
-    ) -> Result<Stream, ModelError> {
-        let layer = &self.layers[index];
-        let of = BlockWeights {
-            input_norm: &layer.input_norm,
-            qkv,
-            output,
-            mlp_norm: &layer.mlp_norm,
-            gate_up,
-            down,
-        };
-        Ok(self.block(index, of, rows, stream, (false, false), Some(keep))?.0)
+/// A block's weights as sampling takes them.
+pub(super) fn weights<'a>(merged: Option<&'a Merged>, index: usize, layer: &'a Layer) -> BlockWeights<'a> {
+    let [qkv, output, gate_up, down] = stacks(merged, index, layer);
+    BlockWeights {
+        input_norm: &layer.input_norm,
+        qkv,
+        output,
+        mlp_norm: &layer.mlp_norm,
+        gate_up,
+        down,
     }
 }
 
-pub(super) fn stacks<'a>(merged: Option<&'a Merged>, index: usize, layer: &'a Layer) -> [&'a Stack; 4] {
+fn stacks<'a>(merged: Option<&'a Merged>, index: usize, layer: &'a Layer) -> [&'a Stack; 4] {
     match merged {
         Some(merged) => merged.layers[index].each_ref(),
         None => [&layer.qkv, &layer.output, &layer.gate_up, &layer.down],
