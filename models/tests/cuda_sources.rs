@@ -147,12 +147,11 @@ fn attention_compiles() {
 /// wgmma is there on Hopper alone, under the name with an `a`.
 #[test]
 fn sources_for_hopper_compile() {
-    for name in [
-        "attention_hopper.cu",
-        "attention_hopper_causal.cu",
-        "products_hopper.cu",
-    ] {
+    for name in ["attention_hopper.cu", "products_hopper.cu"] {
         compiles(&["prelude.cuh", "wgmma.cuh"], name, &["sm_90a"]);
+    }
+    for name in ["attention_hopper_causal.cu", "attention_hopper_causal_keys.cu"] {
+        compiles(&["prelude.cuh", "wgmma.cuh", "packed_hopper.cuh"], name, &["sm_90a"]);
     }
 }
 
@@ -214,6 +213,7 @@ fn every_source_is_compiled_by_a_test() {
         "attention.cu",
         "attention_hopper.cu",
         "attention_hopper_causal.cu",
+        "attention_hopper_causal_keys.cu",
         "products_hopper.cu",
     ];
     assert_eq!(names, expected);

@@ -15,6 +15,8 @@ const PRELUDE: &str = include_str!("kernels/prelude.cuh");
 const TENSOR_PRELUDE: &str = include_str!("../ops/cuda/prelude.cuh");
 /// What stands between that and the text of modules for Hopper.
 const HOPPER_PRELUDE: &str = include_str!("../ops/cuda/wgmma.cuh");
+/// What stands between that and the text of attention over packed rows.
+const PACKED_PRELUDE: &str = include_str!("../ops/cuda/packed_hopper.cuh");
 
 /// What a module is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ enum For {
     Tensor,
     /// The same, with instructions that cards of compute capability 9.0 alone have.
     Hopper,
+    /// The same, attention over packed rows.
+    HopperPacked,
 }
 
 /// A file of kernels.
@@ -171,11 +175,13 @@ module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper
     PRODUCT_SCORE_BACKWARD = "product_score_backward",
     JOIN_SCORES = "join_scores",
 );
-module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", Hopper:
+module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", HopperPacked:
     ROWS_ATTEND_128 = "attend_rows_128",
     ROWS_ATTEND_256 = "attend_rows_256",
     ROWS_QUERIES_128 = "attend_rows_backward_q_128",
     ROWS_QUERIES_256 = "attend_rows_backward_q_256",
+);
+module!(HOPPER_CAUSAL_KEYS, "attention_hopper_causal_keys.cu", "../ops/cuda/attention_hopper_causal_keys.cu", HopperPacked:
     ROWS_KEYS_256 = "attend_rows_backward_kv_256",
 );
 module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", Tensor:
@@ -204,15 +210,23 @@ pub(super) fn image(module: &Module, element: Element, capability: (i32, i32)) -
 
 fn architecture(module: &Module, (major, minor): (i32, i32)) -> String {
     // What a card has beyond its generation's common instructions goes by its name with an `a`.
-    let hopper = module.made == For::Hopper;
+    let hopper = !matches!(module.made, For::Either | For::Tensor);
     let own = if hopper { "a" } else { "" };
     format!("sm_{major}{minor}{own}")
 }
 
 fn source(module: &Module, element: Element) -> String {
     if module.made != For::Either {
-        let more = if module.made == For::Hopper { HOPPER_PRELUDE } else { "" };
-        return format!("{TENSOR_PRELUDE}\n{more}\n#line 1 \"{}\"\n{}", module.name, module.text);
+        let more = match module.made {
+            For::Either | For::Tensor => ["", ""],
+            For::Hopper => [HOPPER_PRELUDE, ""],
+            For::HopperPacked => [HOPPER_PRELUDE, PACKED_PRELUDE],
+        };
+        let before = more.concat();
+        return format!(
+            "{TENSOR_PRELUDE}\n{before}\n#line 1 \"{}\"\n{}",
+            module.name, module.text
+        );
     }
     let name = match element {
         Element::F32 | Element::F16 => "float",

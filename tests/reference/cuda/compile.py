@@ -13,7 +13,7 @@ import sys
 
 SOURCES = pathlib.Path(__file__).resolve().parents[3] / "models/src/ops/cuda"
 ARCHITECTURES = ["sm_80", "sm_89", "sm_90a", "sm_100a"]
-ONLY = {name: ["sm_90a"] for name in ("attention_hopper.cu", "attention_hopper_causal.cu", "products_hopper.cu")}
+ONLY = {name: ["sm_90a"] for name in ("attention_hopper.cu", "attention_hopper_causal.cu", "attention_hopper_causal_keys.cu", "products_hopper.cu")}
 
 
 def compile_source(library, text, name, arch, extra=()):
@@ -43,12 +43,12 @@ def main():
     for beside in pathlib.Path(args.library).parent.glob("libnvrtc-builtins.so.*"):
         ctypes.CDLL(beside)  # found by its name from then on
     library = ctypes.CDLL(args.library)
-    prelude, wgmma = [(SOURCES / name).read_text() for name in ("prelude.cuh", "wgmma.cuh")]
     for path in args.files or sorted(SOURCES.glob("*.cu")):
         path = SOURCES / path
-        before = prelude + (wgmma if path.name in ONLY else "")
+        before = ["prelude.cuh"] + ["wgmma.cuh"] * (path.name in ONLY) + ["packed_hopper.cuh"] * path.name.startswith("attention_hopper_causal")
+        text = "".join((SOURCES / name).read_text() for name in (*before, path))
         for arch in ONLY.get(path.name) or args.arch or ARCHITECTURES:
-            log = compile_source(library, before + path.read_text(), path.name, arch)
+            log = compile_source(library, text, path.name, arch)
             print(f"{path.name} {arch}")
             for entry in re.finditer(r"Compiling entry function '(\w+)'.*?\n.*?\n\s*(.*?)\n.*?Used (\d+) registers(.*?)\n", log):
                 name, stack, registers, rest = entry.groups()

@@ -16,11 +16,10 @@ WORST = {"failed": 0}
 
 
 class Module:
-    """The kernels of one source file, compiled for this GPU, or as a source for Hopper for `arch`."""
+    """The kernels of one source file, compiled for this GPU, or for `arch`, after prelude.cuh and `before`."""
 
-    def __init__(self, name, arch=None):
-        before = ("prelude.cuh",) if arch is None else ("prelude.cuh", "wgmma.cuh")
-        text = "".join((SOURCES / file).read_text() for file in (*before, name))
+    def __init__(self, name, arch=None, before=()):
+        text = "".join((SOURCES / file).read_text() for file in ("prelude.cuh", *before, name))
         self.module = cupy.RawModule(code=text, backend="nvrtc", options=("--std=c++17",)) if arch is None else load(text, name, arch)
         self.kernels = {}
 

@@ -3,7 +3,7 @@
 
     python3 try_attention.py [--quick] [--hopper | --packed]
 
-`--hopper`: the sources for Hopper alone, timed beside attention.cu; `--packed`: attention_hopper_causal.cu alone.
+`--hopper`: the sources for Hopper alone, timed beside attention.cu; `--packed`: attention_hopper_causal.cu and attention_hopper_causal_keys.cu alone.
 """
 import random
 import sys
@@ -180,7 +180,7 @@ class Hopper:
     """The kernels of attention_hopper.cu: whole texts, dim 64, as many key heads as heads."""
 
     def __init__(self):
-        self.m = Module("attention_hopper.cu", "sm_90a")
+        self.m = Module("attention_hopper.cu", "sm_90a", ("wgmma.cuh",))
 
     def forward(self, rows, out, lse, q, k, v, heads):
         self.m("attend_texts_64", (heads, len(rows.tiles)), 256, out, lse, q, k, v, q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles,
@@ -256,10 +256,10 @@ def time_hopper(hopper):
 
 
 class Packed:
-    """The kernels of attention_hopper_causal.cu: heads of 256 and 128 over packed rows."""
+    """The kernels of attention_hopper_causal.cu and attention_hopper_causal_keys.cu: heads of 256 and 128 over packed rows."""
 
     def __init__(self):
-        self.m = Module("attention_hopper_causal.cu", "sm_90a")
+        self.m, self.keys = [Module(f"attention_hopper_causal{part}.cu", "sm_90a", ("wgmma.cuh", "packed_hopper.cuh")) for part in ("", "_keys")]
         self.multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
 
     def forward(self, rows, out, lse, q, k, v, heads, kv, dim):
@@ -271,7 +271,7 @@ class Packed:
                v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, kv, int(rows.causal), dim**-0.5, len(rows.tiles), shared=229632)
 
     def backward_kv(self, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts=None):
-        launch = lambda *args: self.m(f"attend_rows_backward_kv_{dim}", (heads // together, len(rows.tiles)), 384, *args, shared=214272)
+        launch = lambda *args: self.keys(f"attend_rows_backward_kv_{dim}", (heads // together, len(rows.tiles)), 384, *args, shared=214272)
         keys_by(launch, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts)
 
 
