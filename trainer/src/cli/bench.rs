@@ -17,7 +17,11 @@ use crate::train;
 #[derive(Debug, Args)]
 #[command(after_help = "Example, beside transformers on the same inputs:
   python bench/peer_cpu.py models --threads 2 --inputs bench-inputs
-  langptune bench --lm models/SmolLM2-135M-Instruct --embedder models/all-MiniLM-L6-v2 --inputs bench-inputs")]
+  langptune bench --lm models/SmolLM2-135M-Instruct --embedder models/all-MiniLM-L6-v2 --inputs bench-inputs
+
+Example, whether updates at a rate of 1e-7 survive bf16, beside PyTorch:
+  python tests/reference/small_updates.py make small
+  langptune bench --small-updates small --device cuda --precision bf16 > small/ours-bf16.json")]
 pub struct BenchArgs {
     /// Language model to sample with: a Hugging Face folder or hub id.
     #[arg(long)]
@@ -26,7 +30,7 @@ pub struct BenchArgs {
     #[arg(long)]
     embedder: Option<String>,
     /// Folder with prompts.jsonl ({"tokens": […]}) and texts.jsonl ({"text": …}).
-    #[arg(long, required_unless_present_any = ["gpu", "updates"])]
+    #[arg(long, required_unless_present_any = ["gpu", "updates", "small_updates"])]
     inputs: Option<PathBuf>,
     /// Time the work of a training run on the first NVIDIA GPU instead, with random weights of the published models' shapes.
     #[arg(long, conflicts_with_all = ["lm", "embedder", "inputs"])]
@@ -47,6 +51,20 @@ pub struct BenchArgs {
     /// With --updates: what carries gradients; nccl with --device cuda, else tcp.
     #[arg(long, requires = "updates")]
     pub(super) collectives: Option<Collectives>,
+    /// Time nothing, but train the adapter in this folder and print the log-probabilities of its rollouts before and after: one JSON
+    /// object. DIR has `model`, a Hugging Face folder; `adapter`, a PEFT folder; and `rollouts.jsonl`, lines of {"prompt": [tokens],
+    /// "responses": [[tokens], …], "slopes": [of each response's log-probability in what is minimised]}.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["lm", "embedder", "inputs", "gpu", "updates"])]
+    small_updates: Option<PathBuf>,
+    /// With --small-updates: optimizer steps after which log-probabilities are printed.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1000], requires = "small_updates")]
+    pub(super) steps: Vec<usize>,
+    /// With --small-updates: the rate of AdamW, whose other settings are the published run's for Gemma.
+    #[arg(long, default_value = "1e-7", requires = "small_updates")]
+    pub(super) lr: f64,
+    /// With --small-updates and --device cuda: what the model computes in; processors compute in f32.
+    #[arg(long, value_enum, default_value_t = Precision::Bf16, requires = "small_updates")]
+    pub(super) precision: Precision,
     /// Timed runs, after one to warm up; rates are of the median.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -91,6 +109,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if let Some(updates) = args.updates {
         ensure!(updates > 0, "--updates: expected at least 1");
         return super::bench_updates::run(args, updates);
+    }
+    if let Some(folder) = &args.small_updates {
+        return super::bench_small_updates::run(args, folder);
     }
     ensure!(
         args.runs > 0 && args.new_tokens > 0,

@@ -2,6 +2,7 @@
 
 mod argv;
 mod bench;
+mod bench_small_updates;
 mod bench_updates;
 mod demo;
 mod doctor;

@@ -14,6 +14,7 @@ mod resume;
 mod setup;
 mod shard;
 mod share;
+mod small_updates;
 mod timing;
 mod trace;
 
@@ -45,7 +46,8 @@ use pace::Pace;
 pub(crate) use pace::peak_memory;
 pub(crate) use setup::{check_items, check_prompts};
 pub use setup::{end_tokens, open_any_encoder, open_decoder, open_encoder, open_language_model, pooling};
-pub use timing::{Load, Part, Timed, time_updates};
+pub use small_updates::{LogprobsAfter, SlopedRollouts, read_sloped_rollouts, small_updates};
+pub use timing::{Load, PUBLISHED_ADAM, Part, Timed, time_updates};
 use trace::Trace;
 
 /// A run: models, data, optimizers and logs.

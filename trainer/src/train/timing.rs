@@ -183,8 +183,8 @@ fn rollouts(
     Ok(responses.iter().map(|response| response.tokens.len()).sum())
 }
 
-/// The published runs' settings, but for a rate at which random weights stay what they are.
-const ADAM: AdamConfig = AdamConfig {
+/// The published run's settings for Gemma. Random weights stay what they are at its rate.
+pub const PUBLISHED_ADAM: AdamConfig = AdamConfig {
     lr: 1e-7,
     betas: (0.9, 0.999),
     eps: 1e-6,
@@ -216,7 +216,7 @@ fn train_lm(
             let tracked = lm.score_tracked(batch, &trunk, 1.0)?;
             lm.backward(tracked, &slopes)?;
         }
-        shard::step(comm, lm.trainable(), sharded, &ADAM, 1.0)?;
+        shard::step(comm, lm.trainable(), sharded, &PUBLISHED_ADAM, 1.0)?;
     }
     Ok(load.epochs * load.users * (load.prompt_tokens + 2 * load.response_tokens))
 }
@@ -235,6 +235,6 @@ fn train_embedder(
     let tracked = embedder.embed_tracked(&texts)?;
     let contrastive = super::loss::contrastive_loss(&tracked.vectors, embedder.dimension(), 0.1);
     embedder.backward(tracked, &contrastive.slopes)?;
-    shard::step(comm, embedder.trainable(), sharded, &ADAM, 1.0)?;
+    shard::step(comm, embedder.trainable(), sharded, &PUBLISHED_ADAM, 1.0)?;
     Ok(texts.len() * load.text_tokens)
 }
