@@ -2,9 +2,9 @@
 """Whether runs in bf16 learn as runs in f32 do: differences between precisions beside differences between seeds.
 
     langptune demo --out demo --no-serve --device cuda
-    for seed in 1 2 3 4 5; do for precision in f32 bf16; do
+    for seed in 1 2 3 4 5 6 7 8; do for precision in f32 bf16; do
         langptune train --config demo/run/config.toml --num_iterations 1 --num_emb_updates 50 --num_lm_updates 50 \\
-            --print_sample_output_freq 50 --device cuda --precision $precision --seed $seed --output runs/$precision-$seed
+            --print_sample_output_freq 50 --micro-batch 16 --device cuda --precision $precision --seed $seed --output runs/$precision-$seed
     done; done
     python tests/reference/precision_curves.py runs
 
@@ -13,7 +13,7 @@ draws the same users in the same order, and tokens from the same random stream, 
 
     mean          over updates and seeds, in f32
     one seed      distance of f32 and bf16 with one seed, mean over seeds
-    two seeds     distance of two f32 runs with different seeds, mean over pairs
+    two seeds     distance of two runs of one precision with different seeds, mean over pairs of both precisions
     crossed       distance of an f32 and a bf16 run with different seeds, mean over pairs: that of two seeds, were precision nothing
     bf16 - f32    mean over updates of the difference of the runs with one seed, mean over seeds, with its standard error; t is their ratio
     late          the same of the last ten updates
@@ -71,7 +71,7 @@ def main():
     for name, _, _ in CURVES:
         a, b = ({seed: run[name] for seed, run in one.items()} for one in (f32, bf16))
         one = statistics.fmean(distance(a[seed], b[seed]) for seed in a)
-        two = statistics.fmean(distance(a[s], a[t]) for s, t in itertools.combinations(a, 2))
+        two = statistics.fmean(distance(x[s], x[t]) for x in (a, b) for s, t in itertools.combinations(x, 2))
         crossed = statistics.fmean(distance(a[s], b[t]) for s, t in itertools.permutations(a, 2))
         differences = [[y - x for x, y in zip(a[seed], b[seed], strict=True)] for seed in a]
         mean = statistics.fmean(map(statistics.fmean, a.values()))

@@ -24,12 +24,15 @@ with the change in PyTorch's f32 arm: of the rollouts' sums, and of their tokens
 
     python tests/reference/small_updates.py fixture
 
-writes tests/fixtures/small_updates.json: two steps of the tiny Gemma with its recorded adapter, at a rate at which they show.
+writes tests/fixtures/small_updates/: rollouts.jsonl, and expected.json with their log-probabilities under the tiny Gemma and its recorded
+adapter (tests/fixtures/models/gemma, adapters/gemma) before and after 1 and 3 steps of the f32 arm on a processor, at a rate at which they show.
 """
 import argparse
 import copy
 import json
 import pathlib
+import shutil
+import tempfile
 import warnings
 
 import torch
@@ -184,6 +187,28 @@ def run(folder, arm, device, counts, lr):
         (folder / "torch-merged.json").write_text(json.dumps(result))
 
 
+def fixture():
+    from recorded import FIXTURES, made_with, write_json
+
+    folder, lr, counts = FIXTURES / "small_updates", 1e-3, [1, 3]
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(11)
+    tokens = lambda count: torch.randint(3, 512, (count,)).tolist()
+    with open(folder / "rollouts.jsonl", "w") as out:
+        for prompt, lengths, slopes in [(5, [4, 7], [-0.5, 0.25]), (9, [3, 1, 6], [0.125, 0.75, -1.0])]:
+            responses = [tokens(length) for length in lengths]
+            out.write(json.dumps({"prompt": tokens(prompt), "responses": responses, "slopes": slopes}) + "\n")
+    with tempfile.TemporaryDirectory() as place:
+        place = pathlib.Path(place)
+        shutil.copytree(FIXTURES / "models" / "gemma", place / "model")
+        shutil.copytree(FIXTURES / "adapters" / "gemma", place / "adapter")
+        shutil.copy(folder / "rollouts.jsonl", place)
+        run(place, "f32", "cpu", counts, lr)
+        after = json.loads((place / "torch-f32.json").read_text())["after"]
+    made = made_with(__file__, "torch", "transformers", "peft", "safetensors")
+    write_json(folder / "expected.json", {"made_with": made, "lr": lr, "after": after})
+
+
 def changes(path):
     """The tokens' and the sums' changes, by steps."""
     after = json.loads(path.read_text())["after"]
@@ -240,8 +265,11 @@ def main():
     command.add_argument("--lr", type=float, default=1e-7)
     command = commands.add_parser("compare")
     command.add_argument("folder", type=pathlib.Path)
+    commands.add_parser("fixture")
     arguments = parser.parse_args()
-    if arguments.command == "make":
+    if arguments.command == "fixture":
+        fixture()
+    elif arguments.command == "make":
         make(arguments.folder, arguments.hidden, arguments.layers, arguments.vocabulary, arguments.rank)
     elif arguments.command == "run":
         run(arguments.folder, arguments.arm, arguments.device, arguments.steps, arguments.lr)
