@@ -92,7 +92,10 @@ fn rollouts_that_do_not_fit_name_their_line() {
             r#"{"prompt": [5], "responses": [], "slopes": []}"#,
             "rollouts.jsonl:2: field `responses`: expected at least one, found none",
         ),
-        (r#"{"prompt": [5], "responses": [[600, 6]], "slopes": [1.0]}"#, "600"),
+        (
+            r#"{"prompt": [5], "responses": [[600, 6]], "slopes": [1.0]}"#,
+            "token id 600",
+        ),
     ] {
         let folder = folder(&format!("{good}\n{bad}\n"));
         let output = bench(folder.path(), &["--steps", "1"]);
