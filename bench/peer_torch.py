@@ -23,13 +23,13 @@ PROMPT, RESPONSE, PAIRS = 1024, 512, 4
 TEMPERATURE = 1.0 + 1e-7
 
 
-def timed(name, work, runs, share=1, **rates):
-    """The median of `runs` calls after one to warm up, divided by `share`; rates are amounts a call."""
+def timed(name, work, runs, share=1, warm=None, **rates):
+    """The median of `runs` calls after one of `warm` (default: of the same) to warm up, divided by `share`; rates are amounts a call."""
     seconds = []
     for run in range(runs + 1):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        work()
+        (warm if warm and run == 0 else work)()
         torch.cuda.synchronize()
         if run > 0:
             seconds.append(time.perf_counter() - start)
@@ -87,14 +87,14 @@ def rollouts(model, name, batches, vocabulary):
         ids = tokens(batch, PROMPT, vocabulary)
 
         @torch.no_grad()
-        def generate():
+        def generate(new=RESPONSE):
             model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=TEMPERATURE, top_k=0,
-                top_p=1.0, max_new_tokens=RESPONSE, min_new_tokens=RESPONSE, pad_token_id=0, eos_token_id=None,
+                top_p=1.0, max_new_tokens=new, min_new_tokens=new, pad_token_id=0, eos_token_id=None,
             )
 
         label = f"{name}: rollouts, {PROMPT} + {RESPONSE} tokens, batch {batch}"
-        timed(label, generate, 1, **{"tokens/s": batch * RESPONSE})
+        timed(label, generate, 1, warm=lambda: generate(8), **{"tokens/s": batch * RESPONSE})
 
 
 def scores(model):
