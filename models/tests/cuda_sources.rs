@@ -176,6 +176,7 @@ fn engine_compiles(name: &str) {
 fn the_engines_kernels_compile() {
     for name in [
         "rows.cu",
+        "adam.cu",
         "attention.cu",
         "scores.cu",
         "decode.cu",

@@ -85,7 +85,6 @@ module!(ROWS, "rows.cu", "kernels/rows.cu", Either:
     ROTATE = "rotate",
     GATE = "gate",
     GATE_BACKWARD = "gate_backward",
-    ADAM = "adam",
     PLACE = "place",
     WIDEN = "widen",
     MERGE = "merge",
@@ -120,6 +119,7 @@ module!(ENCODER, "encoder.cu", "kernels/encoder.cu", Either:
     POOL_BACKWARD = "pool_backward",
     POOL_BACKWARD_8 = "pool_backward_8",
 );
+module!(OPTIMIZER, "adam.cu", "kernels/adam.cu", Either: ADAM = "adam");
 module!(RANKS, "ranks.cu", "kernels/ranks.cu", Either: COUNT_RANKS = "count_ranks");
 module!(ATTENTION, "attention.cu", "kernels/attention.cu", Either:
     ATTEND = "attend",

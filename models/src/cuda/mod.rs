@@ -1,6 +1,7 @@
 //! Language models and encoders on one NVIDIA GPU, on buffers of our own: products by cuBLASLt, all else by kernels that NVRTC compiles for the
 //! card when they are first used; on Hopper products that end in something too.
 
+mod adam;
 mod attend;
 mod batch;
 mod catalogue;

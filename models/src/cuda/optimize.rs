@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use cudarc::driver::{result, sys};
 
-use super::gpu::{Argument, Buffer, Element, Gpu, driver};
-use super::kernels::ADAM;
-use super::layers::{Values, blocks, put};
+use super::adam::{Move, adam};
+use super::gpu::{Buffer, Element, Gpu, driver};
+use super::layers::{Values, put};
 use super::nccl::Nccl;
 use super::parameters::Trained;
 use crate::{AdamConfig, ModelError};
@@ -20,80 +20,47 @@ impl Trained {
         self.kept.clone().unwrap_or(0..self.spec.scalars())
     }
 
-    /// Moves the part that is kept along its f32 gradient at `gradient` times `factor`, and clears the sum.
-    pub(super) fn adam(
-        &mut self,
-        gpu: &Gpu,
-        config: &AdamConfig,
-        factor: f64,
-        gradient: u64,
-    ) -> Result<(), ModelError> {
+    /// The next move of the part that is kept along its f32 gradient at `gradient`, where there is such a part; clears the sum.
+    pub(super) fn next_move(&mut self, gpu: &Gpu, gradient: u64) -> Result<Option<Move>, ModelError> {
         self.reached = false;
         let part = self.part();
         if part.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let moments = match self.moments.take() {
-            Some(moments) => moments,
-            None => [
-                gpu.zeros(part.len(), Element::F32)?,
-                gpu.zeros(part.len(), Element::F32)?,
-            ],
+        if self.moments.is_none() {
+            let zeros = || gpu.zeros(part.len(), Element::F32);
+            self.moments = Some([zeros()?, zeros()?]);
+        }
+        let Some(moments) = &self.moments else {
+            return Ok(None);
         };
         self.steps += 1;
-        let correction = |beta: f64| 1.0 - beta.powi(self.steps as i32);
-        let (beta1, beta2) = config.betas;
-        let (shrink, decay) = match config.decoupled {
-            true => (1.0 - config.lr * config.weight_decay, 0.0),
-            false => (1.0, config.weight_decay),
-        };
-        let element = self.copy.map_or(Element::F32, |(_, element)| element);
-        let numbers = [
-            factor as f32,
-            (config.lr / correction(beta1)) as f32,
-            beta1 as f32,
-            beta2 as f32,
-            config.eps as f32,
-            shrink as f32,
-            decay as f32,
-            correction(beta2).sqrt() as f32,
-        ]
-        .map(Argument::from);
-        let (_, columns) = self.shape();
-        let mut at = part.start;
-        // Whole rows together; where the part begins or ends within a row, that row by itself.
-        while at < part.end {
-            let (row, column) = (at / columns, at % columns);
-            let left = part.end - at;
-            let (rows, width) = match column == 0 && left >= columns {
-                true => ((left / columns).min(32_768), columns),
-                false => (1, left.min(columns - column)),
-            };
-            let own = |start: u64| Argument::Address(start + 4 * (at - part.start) as u64);
-            let (copy, stride) = match self.copy {
-                Some((copy, element)) => {
-                    let place = (row * copy.stride + column) * element.bytes();
-                    (Argument::Address(copy.pointer + place as u64), copy.stride.into())
-                }
-                None => (Argument::Address(0), Argument::Int(0)),
-            };
-            let mut arguments: Vec<Argument> = vec![
-                Argument::Address(self.values.pointer() + 4 * at as u64),
-                own(moments[0].pointer()),
-                own(moments[1].pointer()),
-                own(gradient),
-                copy,
-                stride,
-                width.into(),
-            ];
-            arguments.extend(numbers);
-            // SAFETY: values and copy have the parameter's shape, moments and gradient the part's length.
-            unsafe { gpu.launch(ADAM, element, [blocks(width), rows as u32, 1], 256, 0, &arguments)? };
-            at += rows * width;
-        }
-        self.moments = Some(moments);
-        Ok(())
+        Ok(Some(Move {
+            values: self.values.pointer() + 4 * part.start as u64,
+            moments: moments.each_ref().map(Buffer::pointer),
+            gradient,
+            copy: self.copy,
+            start: part.start,
+            count: part.len(),
+            steps: self.steps,
+        }))
     }
+}
+
+/// Moves parameters along their own gradients times `factor`.
+pub(super) fn step<'a>(
+    gpu: &Gpu,
+    trained: impl Iterator<Item = &'a mut Trained>,
+    config: &AdamConfig,
+    factor: f64,
+) -> Result<(), ModelError> {
+    let mut moves = Vec::new();
+    for trained in trained {
+        let gradient = trained.gradient.pointer();
+        moves.extend(trained.next_move(gpu, gradient)?);
+    }
+    // SAFETY: values and copies have the parameters' shapes, gradients and moments so many values.
+    unsafe { adam(gpu, config, factor, &moves) }
 }
 
 /// Sums gradients over the ranks and moves `trained` along them times `factor`; `reached` says at which of them a gradient has
@@ -156,11 +123,13 @@ fn step_whole(
     }
     nccl.sum_gradients(&terms, total)?;
     at = 0;
+    let mut moves = Vec::with_capacity(bucket.len());
     for trained in bucket {
-        trained.adam(gpu, config, factor, terms.pointer() + 4 * at as u64)?;
+        moves.extend(trained.next_move(gpu, terms.pointer() + 4 * at as u64)?);
         at += trained.spec.scalars();
     }
-    Ok(())
+    // SAFETY: values and copies have the parameters' shapes, moments so many values, and so has each share of the sums.
+    unsafe { adam(gpu, config, factor, &moves) }
 }
 
 /// Each rank moves its part of every parameter. Parameters stand side by side, rank after rank, so that one collective has all.
@@ -196,9 +165,16 @@ fn step_parts(
     drop(terms);
     let parts = gpu.elements(width * world, Element::F32)?;
     place = 0;
+    let mut moves = Vec::with_capacity(bucket.len());
     for trained in bucket.iter_mut() {
+        moves.extend(trained.next_move(gpu, sums.pointer() + 4 * place as u64)?);
+        place += length(trained);
+    }
+    // SAFETY: values and copies have the parameters' shapes, moments as many values as the parts, and so has each share of the sums.
+    unsafe { adam(gpu, config, factor, &moves)? };
+    place = 0;
+    for trained in bucket.iter() {
         let (part, length) = (trained.part(), length(trained));
-        trained.adam(gpu, config, factor, sums.pointer() + 4 * place as u64)?;
         let own = Rows::flat(parts.pointer(), rank * width + place);
         copy_rows(
             gpu,
@@ -318,5 +294,7 @@ pub(super) fn step_part(
         return Err(ModelError::Input(message));
     }
     let gradient: Buffer = gpu.upload(gradient)?;
-    trained.adam(gpu, config, factor, gradient.pointer())
+    let moves = trained.next_move(gpu, gradient.pointer())?;
+    // SAFETY: values and copy have the parameter's shape, moments and gradient the part's length.
+    unsafe { adam(gpu, config, factor, moves.as_slice()) }
 }

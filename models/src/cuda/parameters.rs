@@ -7,7 +7,7 @@ use super::gemm::Scale;
 use super::gpu::{Buffer, Element, Gpu, View};
 use super::layers::{Values, put};
 use super::nccl::Nccl;
-use super::optimize::{step_over, step_part};
+use super::optimize::{step, step_over, step_part};
 use crate::trainable::cut_to_parts;
 use crate::weights::ParameterSpec;
 use crate::{AdamConfig, Gradient, ModelError, Moments, Trainable};
@@ -192,10 +192,8 @@ impl Trainable for Parameters {
             let message = "moments are kept of parts of the parameters: they move by parts";
             return Err(ModelError::Input(message.to_owned()));
         }
-        for trained in self.list.iter_mut().filter(|trained| trained.reached) {
-            let gradient = trained.gradient.pointer();
-            trained.adam(&self.gpu, config, scale, gradient)?;
-        }
+        let reached = self.list.iter_mut().filter(|trained| trained.reached);
+        step(&self.gpu, reached, config, scale)?;
         self.changed();
         Ok(())
     }

@@ -138,26 +138,6 @@ extern "C" __global__ void gate_backward(T* d_gate, int gate_stride, T* d_up, in
     d_up[row * up_stride + i] = store<T>(dy * a);
 }
 
-// AdamW (or Adam, where decay is added to the gradient) on a parameter [rows, columns] with f32 values and moments; its rounded
-// copy stands at `copy` (null: none) with its own stride. Grid: (columns / 256, rows).
-extern "C" __global__ void adam(float* values, float* first, float* second, const float* gradient, T* copy, int stride, int columns,
-                                float factor, float rate, float beta1, float beta2, float eps, float shrink, float decay,
-                                float root2) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= columns) return;
-    const u64 at = (u64)blockIdx.y * columns + i;
-    float x = values[at];
-    const float g = gradient[at] * factor + decay * x;
-    x *= shrink;
-    const float m = first[at] * beta1 + g * (1.0f - beta1);
-    const float v = second[at] * beta2 + g * g * (1.0f - beta2);
-    first[at] = m;
-    second[at] = v;
-    x -= m / (sqrtf(v) / root2 + eps) * rate;
-    values[at] = x;
-    if (copy) copy[(u64)blockIdx.y * stride + i] = store<T>(x);
-}
-
 // Puts f32 values [rows, columns] at `out` as T. Grid: (columns / 256, rows).
 extern "C" __global__ void place(T* out, int stride, const float* values, int columns) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,6 +1,7 @@
 //! Every operation of the engine by itself, beside sums in f64 on fresh random numbers.
 
 mod attention;
+mod optimizer;
 mod products;
 mod rows;
 mod texts;
@@ -25,6 +26,7 @@ pub(super) fn check(gpu: &Gpu, seed: u64, report: &mut dyn FnMut(Check)) -> Resu
         };
         products::check(&mut bench)?;
         rows::check(&mut bench)?;
+        optimizer::check(&mut bench)?;
         texts::check(&mut bench)?;
         attention::check(&mut bench)?;
     }

@@ -5,7 +5,7 @@ use crate::ModelError;
 use crate::cuda::batch::Grouped;
 use crate::cuda::gpu::{Argument, Element};
 use crate::cuda::kernels::{
-    ADAM, ADD_NORM, ADD_NORM_8, ADD_PARTS, ADD_ROW, EMBED_GRADIENT, GATE, GATE_8, GATE_BACKWARD, GATE_BACKWARD_8,
+    ADD_NORM, ADD_NORM_8, ADD_PARTS, ADD_ROW, EMBED_GRADIENT, GATE, GATE_8, GATE_BACKWARD, GATE_BACKWARD_8,
     NORM_BACKWARD, NORM_BACKWARD_8, NORM_WEIGHT_PARTS, ROTATE, SCORE, SCORE_BACKWARD,
 };
 
@@ -23,8 +23,7 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
         rotation(bench, dim)?;
     }
     scores(bench, 517)?;
-    scores(bench, 4099)?;
-    optimizer(bench)
+    scores(bench, 4099)
 }
 
 /// RMSNorm of `hidden + added`, with `1 + weight` as Gemma has it, and its gradients.
@@ -350,50 +349,4 @@ fn scores(bench: &mut Bench<'_>, vocabulary: usize) -> Result<(), ModelError> {
     bench.compare_f32(&name("entropies"), &entropies, &expected[1])?;
     bench.compare_f32(&name("logarithms of sums"), &lse, &expected[2])?;
     bench.compare(&name("gradient"), &out, &d_logits)
-}
-
-fn optimizer(bench: &mut Bench<'_>) -> Result<(), ModelError> {
-    const COUNT: usize = 1003;
-    let (values, gradient) = (
-        bench.given_as(COUNT, 1.0, Element::F32)?,
-        bench.given_as(COUNT, 1.0, Element::F32)?,
-    );
-    let (first, second) = (
-        bench.given_as(COUNT, 0.3, Element::F32)?,
-        bench.given_as(COUNT, 0.3, Element::F32)?,
-    );
-    // Second moments are not negative.
-    let squares: Vec<f32> = second.values.iter().map(|value| value.abs()).collect();
-    second.card.write(0, &squares)?;
-    let element = bench.element;
-    let copy = bench.room(COUNT, element)?;
-    let numbers: [f32; 8] = [0.5, 3e-3, 0.9, 0.999, 1e-8, 0.99, 0.02, 0.2];
-    let mut arguments: Vec<Argument> = vec![
-        (&values).into(),
-        (&first).into(),
-        (&second).into(),
-        (&gradient).into(),
-        (&copy).into(),
-        COUNT.into(),
-        COUNT.into(),
-    ];
-    arguments.extend(numbers.map(Argument::from));
-    // SAFETY: all have COUNT values.
-    unsafe { bench.launch(ADAM, [COUNT.div_ceil(256), 1, 1], 256, &arguments)? };
-    let [factor, rate, beta1, beta2, eps, shrink, decay, root] = numbers.map(f64::from);
-    let (mut expected, mut moments) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for at in 0..COUNT {
-        let wide = |values: &[f32]| f64::from(values[at]);
-        let x = wide(&values.values);
-        let g = wide(&gradient.values) * factor + decay * x;
-        let m = wide(&first.values) * beta1 + g * (1.0 - beta1);
-        let v = wide(&squares) * beta2 + g * g * (1.0 - beta2);
-        expected.push(x * shrink - m / (v.sqrt() / root + eps) * rate);
-        moments[0].push(m);
-        moments[1].push(v);
-    }
-    bench.compare_f32("AdamW: values", &values.card, &expected)?;
-    bench.compare_f32("AdamW: first moments", &first.card, &moments[0])?;
-    bench.compare_f32("AdamW: second moments", &second.card, &moments[1])?;
-    bench.compare("AdamW: rounded copy", &copy, &expected)
 }
