@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_void};
 use std::fmt::{self, Debug};
 use std::mem::size_of_val;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -580,9 +581,15 @@ impl Buffer {
     }
 
     pub(super) fn clear(&self) -> Result<(), ModelError> {
+        self.clear_bytes(0..self.bytes)
+    }
+
+    /// Clears some of its bytes.
+    pub(super) fn clear_bytes(&self, bytes: Range<usize>) -> Result<(), ModelError> {
+        assert!(bytes.end <= self.bytes, "clearing past a buffer");
         self.gpu.bind()?;
         // SAFETY: within the buffer.
-        unsafe { result::memset_d8_async(self.pointer, 0, self.bytes, self.gpu.stream()) }
+        unsafe { result::memset_d8_async(self.pointer + bytes.start as u64, 0, bytes.len(), self.gpu.stream()) }
             .map_err(driver("clearing memory"))
     }
 

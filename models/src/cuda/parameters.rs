@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::gemm::Scale;
 use super::gpu::{Buffer, Element, Gpu, View};
@@ -17,7 +18,7 @@ use crate::{AdamConfig, Gradient, ModelError, Moments, Trainable};
 pub(super) struct Trained {
     pub(super) spec: ParameterSpec,
     pub(super) values: Buffer,
-    pub(super) gradient: Buffer,
+    pub(super) gradient: Share,
     /// Whether anything was added to the gradient since it was last cleared.
     pub(super) reached: bool,
     /// Of the part that is kept.
@@ -35,6 +36,48 @@ impl Trained {
             [rows, columns] => (rows, columns),
             _ => (1, self.spec.scalars()),
         }
+    }
+}
+
+/// The f32 values of one parameter in a buffer that may have others' before and after them.
+#[derive(Debug)]
+pub(super) struct Share {
+    buffer: Arc<Buffer>,
+    first: usize,
+    count: usize,
+}
+
+impl Share {
+    /// All of a new buffer.
+    fn whole(gpu: &Gpu, count: usize) -> Result<Self, ModelError> {
+        let buffer = Arc::new(gpu.elements(count, Element::F32)?);
+        Ok(Self {
+            buffer,
+            first: 0,
+            count,
+        })
+    }
+
+    pub(super) fn pointer(&self) -> u64 {
+        self.buffer.pointer() + 4 * self.first as u64
+    }
+
+    pub(super) fn clear(&self) -> Result<(), ModelError> {
+        self.buffer.clear_bytes(4 * self.first..4 * (self.first + self.count))
+    }
+
+    fn read(&self) -> Result<Vec<f32>, ModelError> {
+        self.buffer.read(4 * self.first, self.count)
+    }
+
+    /// Writes values, of which there are as many.
+    fn write(&self, values: &[f32]) -> Result<(), ModelError> {
+        self.buffer.write(4 * self.first, values)
+    }
+
+    /// Whether `next` begins where this ends.
+    fn is_before(&self, next: &Self) -> bool {
+        Arc::ptr_eq(&self.buffer, &next.buffer) && next.first == self.first + self.count
     }
 }
 
@@ -74,7 +117,7 @@ impl Parameters {
             name,
             shape: shape.to_vec(),
         };
-        let gradient = self.gpu.elements(spec.scalars(), Element::F32)?;
+        let gradient = Share::whole(&self.gpu, spec.scalars())?;
         self.specs.push(spec.clone());
         self.list.push(Trained {
             spec,
@@ -125,7 +168,43 @@ impl Parameters {
         let scale = if trained.reached { Scale::ADD } else { Scale::ONE };
         trained.reached = true;
         let (rows, columns) = trained.shape();
-        (trained.gradient.matrix(rows, columns), scale)
+        (matrix(trained.gradient.pointer(), rows, columns), scale)
+    }
+
+    /// Puts the gradients of these side by side, in this order, so that one product can make them all. None must have any yet.
+    pub(super) fn join_gradients(&mut self, indices: &[usize]) -> Result<(), ModelError> {
+        let counts = indices.iter().map(|&index| self.specs[index].scalars());
+        let buffer = Arc::new(self.gpu.elements(counts.clone().sum(), Element::F32)?);
+        let mut first = 0;
+        for (&index, count) in indices.iter().zip(counts) {
+            self.list[index].gradient = Share {
+                buffer: buffer.clone(),
+                first,
+                count,
+            };
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// As [`Parameters::slope`], of these as one matrix, the rows of one after those of another; nothing where they are not side by side,
+    /// or some are to be written and others to be added to.
+    pub(super) fn joint_slope(&mut self, indices: &[usize]) -> Option<(View, Scale)> {
+        let first = &self.list[*indices.first()?];
+        let ((_, columns), reached) = (first.shape(), first.reached);
+        let joint = indices.windows(2).all(|pair| {
+            let [one, next] = [pair[0], pair[1]].map(|index| &self.list[index]);
+            one.gradient.is_before(&next.gradient) && next.shape().1 == columns && next.reached == reached
+        });
+        if !joint {
+            return None;
+        }
+        let rows = indices.iter().map(|&index| self.list[index].shape().0).sum();
+        let view = matrix(first.gradient.pointer(), rows, columns);
+        for &index in indices {
+            self.list[index].reached = true;
+        }
+        Some((view, if reached { Scale::ADD } else { Scale::ONE }))
     }
 
     /// The same for a kernel that adds: a gradient that is not there yet is zeroed.
@@ -136,6 +215,15 @@ impl Parameters {
             self.list[index].gradient.clear()?;
         }
         Ok(view)
+    }
+}
+
+fn matrix(pointer: u64, rows: usize, columns: usize) -> View {
+    View {
+        pointer,
+        rows,
+        columns,
+        stride: columns,
     }
 }
 
@@ -170,19 +258,28 @@ impl Trainable for Parameters {
 
     fn gradient(&self, index: usize) -> Result<Option<Gradient>, ModelError> {
         let trained = &self.list[index];
-        let read = || trained.gradient.read(0, trained.spec.scalars());
+        let read = || trained.gradient.read();
         let value = trained.reached.then(read).transpose()?;
         Ok(value.map(|value| Gradient { value, rest: None }))
     }
 
     fn set_gradient(&mut self, index: usize, gradient: Option<Gradient>) -> Result<(), ModelError> {
         let trained = &mut self.list[index];
+        let count = trained.spec.scalars();
+        if let Some(given) = gradient
+            .as_ref()
+            .map(|gradient| gradient.value.len())
+            .filter(|&given| given != count)
+        {
+            let message = format!("{}: a gradient of {given} values for {count}", trained.spec.name);
+            return Err(ModelError::Input(message));
+        }
         trained.reached = gradient.is_some();
         if let Some(Gradient { mut value, rest }) = gradient {
             if let Some(rest) = rest {
                 value.iter_mut().zip(rest).for_each(|(value, rest)| *value += rest);
             }
-            trained.gradient.write(0, &value)?;
+            trained.gradient.write(&value)?;
         }
         Ok(())
     }

@@ -152,14 +152,17 @@ impl CudaEncoder {
         let linear = of(self);
         let (inputs, outputs) = (linear.inputs, linear.outputs);
         let slots: Vec<Option<usize>> = linear.slots.iter().map(|slots| slots[0]).collect();
-        let dy = dy.matrix(count, outputs);
+        let (dy, x) = (dy.matrix(count, outputs), Factor::Plain(x.matrix(count, inputs)));
+        let all: Option<Vec<usize>> = slots.iter().copied().collect();
+        if let Some((slope, scale)) = all.and_then(|all| self.parameters.joint_slope(&all)) {
+            return gpu.multiply((slope, Element::F32), Factor::Transposed(dy), x, element, scale);
+        }
         let high = outputs / slots.len();
         for (index, slot) in slots.into_iter().enumerate() {
             let Some(slot) = slot else { continue };
-            let own = dy.columns(index * high, high, element);
+            let own = Factor::Transposed(dy.columns(index * high, high, element));
             let (slope, scale) = self.parameters.slope(slot);
-            let (left, right) = (Factor::Transposed(own), Factor::Plain(x.matrix(count, inputs)));
-            gpu.multiply((slope, Element::F32), left, right, element, scale)?;
+            gpu.multiply((slope, Element::F32), own, x, element, scale)?;
         }
         Ok(())
     }

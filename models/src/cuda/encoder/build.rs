@@ -160,6 +160,10 @@ impl Builder<'_> {
                 self.fill(format!("{name}.bias"), &[outputs], columns, bias_element)?,
             ]);
         }
+        let trained: Option<Vec<usize>> = slots.iter().map(|slots| slots[0]).collect();
+        if let Some(weights) = trained.filter(|weights| weights.len() > 1) {
+            self.parameters.join_gradients(&weights)?;
+        }
         Ok(Linear {
             weight,
             bias,
