@@ -171,6 +171,16 @@ impl Parameters {
         (matrix(trained.gradient.pointer(), rows, columns), scale)
     }
 
+    /// The first row of a gradient, for a kernel that can write as well as add, and whether it is to be written. What other rows there are
+    /// is zeroed.
+    pub(super) fn first_row(&mut self, index: usize) -> Result<(View, bool), ModelError> {
+        let fresh = !self.list[index].reached;
+        match self.list[index].shape().0 {
+            1 => Ok((self.slope(index).0, fresh)),
+            _ => Ok((self.zeroed_slope(index)?, false)),
+        }
+    }
+
     /// Puts the gradients of these side by side, in this order, so that one product can make them all. None must have any yet.
     pub(super) fn join_gradients(&mut self, indices: &[usize]) -> Result<(), ModelError> {
         let counts = indices.iter().map(|&index| self.specs[index].scalars());

@@ -173,6 +173,7 @@ impl Parts {
                 width.into(),
                 self.width.into(),
                 Argument::Int(0),
+                Argument::Int(0),
             ];
             let grid = [width.div_ceil(32) as u32, 1, 1];
             gpu.launch(ADD_PARTS, self.element, grid, 512, 0, &arguments)

@@ -263,10 +263,12 @@ impl CudaEncoder {
     /// Adds sums of parts to the first rows of up to three gradients.
     fn add_parts(&mut self, of: &Parts<'_>, slots: &[Option<usize>]) -> Result<(), ModelError> {
         let mut targets = [Argument::Address(0); 3];
-        for (target, slot) in targets.iter_mut().zip(slots) {
-            if let Some(slot) = *slot {
-                *target = self.parameters.zeroed_slope(slot)?.into();
-            }
+        let mut fresh = 0;
+        for (place, (target, slot)) in targets.iter_mut().zip(slots).enumerate() {
+            let Some(slot) = *slot else { continue };
+            let (slope, written) = self.parameters.first_row(slot)?;
+            *target = slope.into();
+            fresh |= i32::from(written) << place;
         }
         let [first, second, third] = targets;
         // SAFETY: parts has rows for each target; targets have `width` values.
@@ -280,6 +282,7 @@ impl CudaEncoder {
                 of.width.into(),
                 of.pitch.into(),
                 of.plane.into(),
+                Argument::Int(fresh),
             ];
             let grid = [of.width.div_ceil(32) as u32, slots.len() as u32, 1];
             self.gpu.launch(ADD_PARTS, self.element, grid, 512, 0, &arguments)
@@ -363,7 +366,13 @@ fn norm_backward(
     let (norm, bias) = encoder.norm_at(place);
     let slots = [norm.slots[0], norm.slots[1], bias];
     let eight = width.is_multiple_of(8) && width <= LONGEST_ROW;
-    let blocks = (3 * gpu.multiprocessors()).min(count.div_ceil(4) as u32);
+    // A row is a block's, which has two at once, or a warp's. Registers are enough for so many threads at a time.
+    let (threads, blocks) = match eight {
+        true => (warps_for(width) * 32, count.div_ceil(2) as u32),
+        false => (128, count.div_ceil(4) as u32),
+    };
+    let resident = if eight { 640 } else { 384 } / threads;
+    let blocks = blocks.min(resident * gpu.multiprocessors());
     let rows = if eight { blocks } else { 4 * blocks } as usize;
     let parts = gpu.elements(3 * rows * width, Element::F32)?;
     if !eight {
@@ -388,7 +397,7 @@ fn norm_backward(
             width.into(),
             (encoder.plan.norm_eps as f32).into(),
         ];
-        gpu.launch(kernel, encoder.element, [blocks, 1, 1], 128, 0, &arguments)?;
+        gpu.launch(kernel, encoder.element, [blocks, 1, 1], threads, 0, &arguments)?;
     }
     let sums = Parts {
         parts: &parts,
@@ -398,6 +407,11 @@ fn norm_backward(
         plane: rows * width,
     };
     encoder.add_parts(&sums, &slots)
+}
+
+/// Warps for a row of which a thread has eight columns.
+fn warps_for(width: usize) -> u32 {
+    width.div_ceil(256) as u32
 }
 
 /// Blocks that share `count` rows where a row takes `across` of them.

@@ -13,6 +13,7 @@ struct Move {
     u32 first_block, kind;
     float rate, root2;
 };
+static_assert(sizeof(Move) == 80, "as it is written in adam.rs");
 
 // Numbers that all parts have.
 struct Numbers {

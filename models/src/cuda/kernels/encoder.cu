@@ -115,25 +115,38 @@ extern "C" __global__ void layer_norm(T* out, T* sum, const T* x, const T* delta
     }
 }
 
+// What is read of a row is asked for at once: one wait instead of one for every chunk.
+__device__ __forceinline__ void take_row(float (&x)[ROW_CHUNKS][8], const T* from, int lane, int width) {
+#pragma unroll
+    for (int c = 0; c < ROW_CHUNKS; ++c) {
+        const int i = (c * 32 + lane) * 8;
+        if (i < width) load8(x[c], from + i);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(128) layer_norm_8(T* out, T* sum, const T* x, const T* delta, const float* delta_bias,
                                                                const float* weight, const float* bias, int rows, int width,
                                                                float eps) {
     const u64 row = blockIdx.x * 4 + (threadIdx.x >> 5);
     const int lane = threadIdx.x & 31;
     if (row >= rows) return;
-    float v[ROW_CHUNKS][8], total = 0.0f, squares = 0.0f;
+    float v[ROW_CHUNKS][8] = {}, total = 0.0f, squares = 0.0f;
+    take_row(v, x + row * width, lane, width);
+    if (delta) {
+        float more[ROW_CHUNKS][8] = {};
+        take_row(more, delta + row * width, lane, width);
+#pragma unroll
+        for (int c = 0; c < ROW_CHUNKS; ++c) {
+#pragma unroll
+            for (int j = 0; j < 8; ++j) v[c][j] += more[c][j];
+        }
+    }
 #pragma unroll
     for (int c = 0; c < ROW_CHUNKS; ++c) {
         const int i = (c * 32 + lane) * 8;
         if (i >= width) break;
-        load8(v[c], x + row * width + i);
-        float more[8];
-        if (delta) {
-            load8(more, delta + row * width + i);
-#pragma unroll
-            for (int j = 0; j < 8; ++j) v[c][j] += more[j];
-        }
         if (delta_bias) {
+            float more[8];
             load8(more, delta_bias + i);
 #pragma unroll
             for (int j = 0; j < 8; ++j) v[c][j] += more[j];
@@ -206,92 +219,108 @@ extern "C" __global__ void layer_norm_backward(T* d_sum, float* parts, const T* 
     }
 }
 
-// As layer_norm_backward, with a row of parts for each block, written whole.
-extern "C" __global__ void __launch_bounds__(128, 3) layer_norm_backward_8(T* d_sum, float* parts, const T* slope, const T* more,
+// Sums over a block of at most four warps, the same in each of its threads and in every run. `room` is zero where there is no warp.
+template <int N> __device__ __forceinline__ void block_sums(float (&x)[N], float4 (&room)[N]) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+        x[n] = warp_sum(x[n]);
+        if (lane == 0) ((float*)&room[n])[warp] = x[n];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < N; ++n) x[n] = room[n].x + room[n].y + room[n].z + room[n].w;
+}
+
+#define ROWS_BACK 2 // that a block has at once
+
+// A thread has eight columns, whose sums stay in its registers, of all rows of its block.
+template <bool MORE>
+__device__ __forceinline__ void layer_norm_backward_of(T* d_sum, float* parts, const T* slope, const T* more, const T* sum,
+                                                       const float* weight, int rows, int width, float eps,
+                                                       float4 (&totals)[ROWS_BACK], float4 (&others)[3 * ROWS_BACK]) {
+    const int i = threadIdx.x * 8;
+    const bool here = i < width;
+    const float share = 1.0f / width;
+    float own[3][8] = {}, w[8] = {};
+    if (here) load8(w, weight + i);
+    for (int first = blockIdx.x * ROWS_BACK; first < rows; first += gridDim.x * ROWS_BACK) {
+        float v[ROWS_BACK][8], d[ROWS_BACK][8], m[ROWS_BACK][8], total[ROWS_BACK], other[3 * ROWS_BACK];
+        // All is asked for before any of it is waited for: rows and columns that are not there read what is, and leave it.
+#pragma unroll
+        for (int r = 0; r < ROWS_BACK; ++r) {
+            const u64 at = (u64)min(first + r, rows - 1) * width + (here ? i : 0);
+            load8(v[r], sum + at);
+            load8(d[r], slope + at);
+            if (MORE) load8(m[r], more + at);
+        }
+#pragma unroll
+        for (int r = 0; r < ROWS_BACK; ++r) {
+            total[r] = 0.0f;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                total[r] += v[r][j];
+                if (MORE) d[r][j] += m[r][j];
+            }
+            if (!here) total[r] = 0.0f;
+        }
+        block_sums(total, totals);
+#pragma unroll
+        for (int r = 0; r < ROWS_BACK; ++r) {
+            const float mean = total[r] * share;
+            float squares = 0.0f, plain = 0.0f, dots = 0.0f;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                v[r][j] -= mean;
+                squares += v[r][j] * v[r][j];
+                plain += d[r][j] * w[j];
+                dots += d[r][j] * w[j] * v[r][j];
+            }
+            other[3 * r] = here ? squares : 0.0f;
+            other[3 * r + 1] = here ? plain : 0.0f;
+            other[3 * r + 2] = here ? dots : 0.0f;
+        }
+        block_sums(other, others);
+#pragma unroll
+        for (int r = 0; r < ROWS_BACK; ++r) {
+            if (!here || first + r >= rows) break;
+            const float factor = rsqrtf(other[3 * r] * share + eps), plain = other[3 * r + 1] * share;
+            const float dots = other[3 * r + 2] * share * factor * factor;
+            float out[8];
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                own[0][j] += d[r][j] * v[r][j] * factor;
+                own[1][j] += d[r][j];
+                out[j] = round_to_T(factor * (d[r][j] * w[j] - plain - v[r][j] * dots));
+                own[2][j] += out[j];
+            }
+            store8(d_sum + (u64)(first + r) * width + i, out);
+        }
+    }
+    if (!here) return;
+#pragma unroll
+    for (int p = 0; p < 3; ++p) store8(parts + ((u64)p * gridDim.x + blockIdx.x) * width + i, own[p]);
+}
+
+// As layer_norm_backward, with a row of parts for each block, written whole. Block: a thread for eight columns, whole warps.
+extern "C" __global__ void __launch_bounds__(128) layer_norm_backward_8(T* d_sum, float* parts, const T* slope, const T* more,
                                                                         const T* sum, const float* weight, int rows, int width,
                                                                         float eps) {
-    __shared__ float shared[3 * ROW_CHUNKS * 256];
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    float own[3][ROW_CHUNKS][8] = {};
-    for (u64 row = blockIdx.x * 4 + warp; row < rows; row += 4 * gridDim.x) {
-        float v[ROW_CHUNKS][8], d[ROW_CHUNKS][8], total = 0.0f, squares = 0.0f, plain = 0.0f, dots = 0.0f;
-#pragma unroll
-        for (int c = 0; c < ROW_CHUNKS; ++c) {
-            const int i = (c * 32 + lane) * 8;
-            if (i >= width) break;
-            load8(v[c], sum + row * width + i);
-            load8(d[c], slope + row * width + i);
-            if (more) {
-                float m[8];
-                load8(m, more + row * width + i);
-#pragma unroll
-                for (int j = 0; j < 8; ++j) d[c][j] += m[j];
-            }
-#pragma unroll
-            for (int j = 0; j < 8; ++j) total += v[c][j];
-        }
-        const float mean = warp_sum(total) / width;
-#pragma unroll
-        for (int c = 0; c < ROW_CHUNKS; ++c) {
-            const int i = (c * 32 + lane) * 8;
-            if (i >= width) break;
-            float w[8];
-            load8(w, weight + i);
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                v[c][j] -= mean;
-                squares += v[c][j] * v[c][j];
-                plain += d[c][j] * w[j];
-                dots += d[c][j] * w[j] * v[c][j];
-            }
-        }
-        const float factor = 1.0f / sqrtf(warp_sum(squares) / width + eps);
-        plain = warp_sum(plain) / width;
-        dots = warp_sum(dots) / width * factor * factor;
-#pragma unroll
-        for (int c = 0; c < ROW_CHUNKS; ++c) {
-            const int i = (c * 32 + lane) * 8;
-            if (i >= width) break;
-            float w[8];
-            load8(w, weight + i);
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                own[0][c][j] += d[c][j] * v[c][j] * factor;
-                own[1][c][j] += d[c][j];
-                w[j] = round_to_T(factor * (d[c][j] * w[j] - plain - v[c][j] * dots));
-                own[2][c][j] += w[j];
-            }
-            store8(d_sum + row * width + i, w);
-        }
-    }
-    // The block's warps one after another, so that the order of the sums is always the same.
-    for (int w = 0; w < 4; ++w) {
-        if (warp == w) {
-#pragma unroll
-            for (int p = 0; p < 3; ++p) {
-#pragma unroll
-                for (int c = 0; c < ROW_CHUNKS; ++c) {
-#pragma unroll
-                    for (int j = 0; j < 8; ++j) {
-                        // Lanes beside each other: banks beside each other.
-                        float& to = shared[((p * ROW_CHUNKS + c) * 8 + j) * 32 + lane];
-                        to = w == 0 ? own[p][c][j] : to + own[p][c][j];
-                    }
-                }
-            }
-        }
-        __syncthreads();
-    }
-    for (int at = threadIdx.x; at < 3 * width; at += 128) {
-        const int p = at / width, i = at % width, c = i / 256, l = i / 8 % 32, j = i % 8;
-        parts[((u64)p * gridDim.x + blockIdx.x) * width + i] = shared[((p * ROW_CHUNKS + c) * 8 + j) * 32 + l];
-    }
+    __shared__ float4 totals[ROWS_BACK], others[3 * ROWS_BACK];
+    const int i = threadIdx.x;
+    if (i < ROWS_BACK) totals[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (i < 3 * ROWS_BACK) others[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    __syncthreads();
+    if (more) layer_norm_backward_of<true>(d_sum, parts, slope, more, sum, weight, rows, width, eps, totals, others);
+    else layer_norm_backward_of<false>(d_sum, parts, slope, more, sum, weight, rows, width, eps, totals, others);
 }
 
 // out[i] += Σ over r of parts[r · pitch + i], for up to three outs (null: none) of `width` values; each has its parts `plane`
-// values after the one before. Grid: (columns / 32, outs). Block: 512, sixteen rows of 32.
+// values after the one before. Where the bit of an out is set in `fresh` it is written, whatever it was. Grid: (columns / 32, outs).
+// Block: 512, sixteen rows of 32.
+#define SUMMED 8 // parts that a thread reads at once
 extern "C" __global__ void add_parts(float* first, float* second, float* third, const float* parts, int count, int width, int pitch,
-                                     int plane) {
+                                     int plane, int fresh) {
     __shared__ float sums[16][32];
     float* out = blockIdx.y == 0 ? first : blockIdx.y == 1 ? second : third;
     if (!out) return;
@@ -299,14 +328,21 @@ extern "C" __global__ void add_parts(float* first, float* second, float* third, 
     float sum = 0.0f;
     if (i < width) {
         const float* from = parts + (u64)blockIdx.y * plane + i;
-#pragma unroll 4
-        for (int r = row; r < count; r += 16) sum += from[(u64)r * pitch];
+        for (int r = row; r < count; r += 16 * SUMMED) {
+            float x[SUMMED] = {};
+#pragma unroll
+            for (int u = 0; u < SUMMED; ++u) {
+                if (r + 16 * u < count) x[u] = from[(u64)(r + 16 * u) * pitch];
+            }
+#pragma unroll
+            for (int u = 0; u < SUMMED; ++u) sum += x[u];
+        }
     }
     sums[row][lane] = sum;
     __syncthreads();
     if (row != 0 || i >= width) return;
     for (int r = 1; r < 16; ++r) sum += sums[r][lane];
-    out[i] += sum;
+    out[i] = fresh >> blockIdx.y & 1 ? sum : out[i] + sum;
 }
 
 // parts[b, i] = Σ x[r, i] over rows r = b, b + blocks, …: the gradient of a bias, before add_parts. Grid: (blocks, columns / (256 · N)).

@@ -1,4 +1,4 @@
-//! Norms, rotation, gates, scores and the optimizer.
+//! Norms, rotation, gates and scores.
 
 use super::{Bench, activation};
 use crate::ModelError;
@@ -112,6 +112,7 @@ fn root_norm(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
             BLOCKS.into(),
             width.into(),
             width.into(),
+            Argument::Int(0),
             Argument::Int(0),
         ];
         bench.launch(ADD_PARTS, [width.div_ceil(32), 1, 1], 512, &arguments)?;

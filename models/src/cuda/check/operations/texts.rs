@@ -21,6 +21,7 @@ fn choose(plain: Kernel, eight: Kernel, width: usize) -> (Kernel, usize) {
 
 pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
     for width in [51, 264, 1024, 1040] {
+        sums(bench, width)?;
         layer_norm(bench, width)?;
         columns(bench, width)?;
         embeddings(bench, width)?;
@@ -29,10 +30,10 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Sums of three planes of `rows` rows of `width`, by the engine's kernel.
+/// Sums of three planes of `rows` rows of `width`, by the engine's kernel; those with a bit in `fresh` are written.
 fn add_parts(
     bench: &Bench<'_>,
-    outs: [Argument; 3],
+    (outs, fresh): ([Argument; 3], i32),
     parts: Argument,
     rows: usize,
     width: usize,
@@ -48,9 +49,33 @@ fn add_parts(
         width.into(),
         width.into(),
         (rows * width).into(),
+        Argument::Int(fresh),
     ];
     // SAFETY: parts has so many planes; outs have `width` values.
     unsafe { bench.launch(ADD_PARTS, [width.div_ceil(32), planes, 1], 512, &arguments) }
+}
+
+/// More rows than a thread reads at once, added to two gradients and written as a third.
+fn sums(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
+    const PARTS: usize = 301;
+    let parts = bench.given_as(3 * PARTS * width, 1.0, Element::F32)?;
+    let outs = [
+        bench.given_as(width, 1.0, Element::F32)?,
+        bench.given_as(width, 1.0, Element::F32)?,
+        bench.given_as(width, 1.0, Element::F32)?,
+    ];
+    let each = [(&outs[0]).into(), (&outs[1]).into(), (&outs[2]).into()];
+    add_parts(bench, (each, 0b100), (&parts).into(), PARTS, width)?;
+    let all = parts.wide();
+    for (plane, (own, out)) in all.chunks(PARTS * width).zip(&outs).enumerate() {
+        let mut expected = if plane == 2 { vec![0.0; width] } else { out.wide() };
+        for row in own.chunks(width) {
+            expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+        let name = format!("sums of {PARTS} parts of {width}, gradient {plane}");
+        bench.compare_f32(&name, &out.card, &expected)?;
+    }
+    Ok(())
 }
 
 fn layer_norm(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
@@ -140,10 +165,11 @@ fn layer_norm(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
         } else {
             LAYER_NORM_BACKWARD
         };
-        bench.launch(kernel, [BLOCKS, 1, 1], 128, &arguments)?;
+        let threads = if eight { 32 * width.div_ceil(256) } else { 128 };
+        bench.launch(kernel, [BLOCKS, 1, 1], threads as u32, &arguments)?;
     }
     let each = [(&outs[0]).into(), (&outs[1]).into(), (&outs[2]).into()];
-    add_parts(bench, each, (&parts).into(), part_rows, width)?;
+    add_parts(bench, (each, 0), (&parts).into(), part_rows, width)?;
     let (dy, dz) = (slope.wide(), more.wide());
     let mut expected = vec![0.0; ROWS * width];
     let mut gradients = outs.each_ref().map(|out| out.wide());
@@ -194,7 +220,7 @@ fn columns(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
         let across = threads.div_ceil(256);
         let arguments = [(&parts).into(), (&x).into(), ROWS.into(), width.into()];
         bench.launch(kernel, [BLOCKS, across, 1], 256, &arguments)?;
-        add_parts(bench, [(&sums).into(), none, none], (&parts).into(), BLOCKS, width)?;
+        add_parts(bench, ([(&sums).into(), none, none], 0), (&parts).into(), BLOCKS, width)?;
         let (kernel, _) = choose(BEND, BEND_8, width);
         let arguments = [
             (&out).into(),
@@ -223,7 +249,13 @@ fn columns(bench: &mut Bench<'_>, width: usize) -> Result<(), ModelError> {
             Argument::Int(1),
         ];
         bench.launch(kernel, [BLOCKS, threads.div_ceil(256), 1], 256, &arguments)?;
-        add_parts(bench, [(&bends).into(), none, none], (&parts).into(), BLOCKS, width)?;
+        add_parts(
+            bench,
+            ([(&bends).into(), none, none], 0),
+            (&parts).into(),
+            BLOCKS,
+            width,
+        )?;
         let (kernel, threads) = choose(ADD_BIAS, ADD_BIAS_8, width);
         let arguments = [(&x).into(), (&row).into(), width.into()];
         bench.launch(kernel, [ROWS, threads.div_ceil(256), 1], 256, &arguments)?;
