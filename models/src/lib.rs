@@ -23,6 +23,8 @@ pub mod text;
 mod trainable;
 mod tuned;
 mod weights;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
 
 pub use burn::tensor::Device;
 pub use decoder::{Decoder, DecoderOptions, LoraConfig, LoraTarget, Merged, TrainedPart};

@@ -119,6 +119,23 @@ pub fn tensor_to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Mode
         .map_err(|error| ModelError::Input(format!("a tensor could not be read back: {error:?}")))
 }
 
+/// Refuses a parameter that `device` does not hold in one piece.
+pub(crate) fn check_size(spec: &ParameterSpec, device: &Device) -> Result<(), ModelError> {
+    #[cfg(feature = "wgpu")]
+    {
+        let bytes = spec.scalars() as u64 * 4;
+        if let Some(most) = crate::wgpu::largest_buffer(device).filter(|&most| bytes > most) {
+            return Err(ModelError::Input(format!(
+                "parameter `{}` has {bytes} bytes in f32, the GPU's driver takes at most {most} in one piece: choose a smaller model, \
+                 or another device",
+                spec.name
+            )));
+        }
+    }
+    let _ = (spec, device);
+    Ok(())
+}
+
 /// `[rows, columns]` from row-major data.
 pub(crate) fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(data, [rows, columns]), device)

@@ -98,9 +98,17 @@ pub fn examine() -> Result<Examination, crate::hub::HubError> {
     let optimised = !cfg!(debug_assertions);
     // `cuda` brings `engine` with it.
     let cuda_built = cfg!(feature = "engine");
-    let devices = devices(cuda_built, driver.as_ref());
+    let adapters = adapters();
+    let mut devices = devices(cuda_built, driver.as_ref());
+    devices.push(wgpu(adapters.as_deref()));
     let self_check = self_check();
     let mut advice = advice(optimised, cuda_built, driver.as_ref(), &hub);
+    if adapters.is_some_and(|adapters| adapters.is_empty()) {
+        advice.push(
+            "No adapter for --device wgpu is here: install the GPU's Vulkan driver and Vulkan's loader (Debian: mesa-vulkan-drivers, libvulkan1)."
+                .to_owned(),
+        );
+    }
     if !self_check.passed {
         advice.push(
             "Metrics come out differently here than elsewhere: do not trust them, and report this machine.".to_owned(),
@@ -111,11 +119,7 @@ pub fn examine() -> Result<Examination, crate::hub::HubError> {
             version: env!("CARGO_PKG_VERSION"),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             optimised,
-            features: match (cfg!(feature = "cuda"), cuda_built) {
-                (true, _) => vec!["cuda"],
-                (false, true) => vec!["engine"],
-                (false, false) => Vec::new(),
-            },
+            features: features(),
         },
         cpu: Cpu {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -127,6 +131,19 @@ pub fn examine() -> Result<Examination, crate::hub::HubError> {
         hub,
         advice,
     })
+}
+
+fn features() -> Vec<&'static str> {
+    // `cuda` brings `engine` with it.
+    let known = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("engine", cfg!(feature = "engine") && !cfg!(feature = "cuda")),
+        ("wgpu", cfg!(feature = "wgpu")),
+    ];
+    known
+        .into_iter()
+        .filter_map(|(name, built)| built.then_some(name))
+        .collect()
 }
 
 fn self_check() -> SelfCheck {
@@ -262,12 +279,34 @@ fn devices(cuda_built: bool, driver: Option<&NvidiaDriver>) -> Vec<DeviceState> 
             usable: cuda,
             detail,
         },
-        DeviceState {
-            device: "wgpu",
-            usable: false,
-            detail: "not in this build".to_owned(),
-        },
     ]
+}
+
+/// What `--device wgpu` sees, in the order in which `wgpu:N` counts; none where the build cannot look.
+fn adapters() -> Option<Vec<String>> {
+    #[cfg(feature = "wgpu")]
+    return Some(models::wgpu::adapters().iter().map(ToString::to_string).collect());
+    #[cfg(not(feature = "wgpu"))]
+    None
+}
+
+fn wgpu(adapters: Option<&[String]>) -> DeviceState {
+    let detail = match adapters {
+        None => "not in this build".to_owned(),
+        Some([]) => "no adapter".to_owned(),
+        Some(adapters) => {
+            let numbered = adapters
+                .iter()
+                .enumerate()
+                .map(|(number, name)| format!("wgpu:{number} {name}"));
+            numbered.collect::<Vec<_>>().join(", ")
+        }
+    };
+    DeviceState {
+        device: "wgpu",
+        usable: adapters.is_some_and(|adapters| !adapters.is_empty()),
+        detail,
+    }
 }
 
 fn hub_state(hub: &Hub) -> HubState {
@@ -355,6 +394,20 @@ mod tests {
         assert!(!usable(false, Some(driver(true))));
         assert!(!usable(true, Some(driver(false))));
         assert!(!usable(true, None));
+    }
+
+    #[test]
+    fn adapters_are_listed_as_the_flag_counts_them() {
+        let names = ["Radeon (Vulkan, discrete GPU)", "llvmpipe (Vulkan, software)"].map(str::to_owned);
+        let state = wgpu(Some(&names));
+        assert_eq!(
+            (state.usable, state.detail.as_str()),
+            (
+                true,
+                "wgpu:0 Radeon (Vulkan, discrete GPU), wgpu:1 llvmpipe (Vulkan, software)"
+            )
+        );
+        assert!(!wgpu(Some(&[])).usable && !wgpu(None).usable);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Decoder, TrainedPart};
 use crate::ModelError;
 use crate::files::CheckpointReader;
 use crate::random::uniform_values;
-use crate::weights::{ParameterId, ParameterSpec, matrix};
+use crate::weights::{ParameterId, ParameterSpec, check_size, matrix};
 
 /// A linear layer that an adapter can stand beside, by the last part of its name, such as `q_proj` or `lm_head`.
 pub type LoraTarget = String;
@@ -112,9 +112,10 @@ impl Decoder {
                     name,
                     shape: shape.to_vec(),
                 };
-                weights.push(spec, matrix(data, shape[0], shape[1], device))
+                check_size(&spec, device)?;
+                Ok::<_, ModelError>(weights.push(spec, matrix(data, shape[0], shape[1], device)))
             };
-            let (a, b) = (add("lora_A", a, shape_a), add("lora_B", b, shape_b));
+            let (a, b) = (add("lora_A", a, shape_a)?, add("lora_B", b, shape_b)?);
             trained.extend([a, b]);
             linear.adapter = Some(Adapter { a, b, scale });
         }

@@ -10,7 +10,7 @@ use crate::packed::PackedBatch;
 
 impl Decoder {
     /// Embeds tokens, `[tokens, hidden]`.
-    pub(super) fn embed(&self, view: View<'_>, tokens: &[u32]) -> Tensor<2> {
+    pub(crate) fn embed(&self, view: View<'_>, tokens: &[u32]) -> Tensor<2> {
         let rows = select_rows(view.tensor(self.parameters.embedding), tokens, &self.device);
         match self.plan.embedding_scale {
             Some(scale) => rows.mul_scalar(scale),
@@ -31,18 +31,28 @@ impl Decoder {
         }
         let rotary = RotaryTable::new(&self.plan.rope, self.plan.head_dim, &batch.positions, &self.device);
         let attention = AttentionLayout::new(&batch.rows, &self.device);
+        let scale = self.attention_scale();
         self.parameters.layers[range].iter().fold(hidden, |hidden, layer| {
-            self.block(view, layer, hidden, &rotary, &attention)
+            self.block(view, layer, hidden, &rotary, |q, k, v| {
+                attention.attend(&q, &k, &v, scale)
+            })
         })
     }
 
-    fn block(
+    /// What products of queries and keys are multiplied with.
+    pub(crate) fn attention_scale(&self) -> f64 {
+        (self.plan.head_dim as f64).powf(-0.5)
+    }
+
+    /// One block on `[tokens, hidden]`; `attend(q, k, v)` mixes the tokens: from `[tokens, heads, head_dim]`, keys and values with
+    /// heads of their own, to `[tokens, heads · head_dim]`.
+    pub(crate) fn block(
         &self,
         view: View<'_>,
         layer: &Layer,
         hidden: Tensor<2>,
         rotary: &RotaryTable,
-        attention: &AttentionLayout,
+        attend: impl FnOnce(Tensor<3>, Tensor<3>, Tensor<3>) -> Tensor<2>,
     ) -> Tensor<2> {
         let plan = &self.plan;
         let norm = |x: Tensor<2>, id| rms_norm(x, view.tensor(id), plan.norm_eps, plan.norm_adds_one);
@@ -53,7 +63,7 @@ impl Decoder {
         let q = rotary.rotate(split(view.linear(x.clone(), &layer.query), plan.heads));
         let k = rotary.rotate(split(view.linear(x.clone(), &layer.key), plan.kv_heads));
         let v = split(view.linear(x, &layer.value), plan.kv_heads);
-        let mixed = attention.attend(&q, &k, &v, (plan.head_dim as f64).powf(-0.5));
+        let mixed = attend(q, k, v);
         let hidden = hidden + view.linear(mixed, &layer.output);
 
         let x = norm(hidden.clone(), layer.mlp_norm);
@@ -62,7 +72,7 @@ impl Decoder {
         hidden + view.linear(gated, &layer.down)
     }
 
-    pub(super) fn final_norm(&self, view: View<'_>, hidden: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn final_norm(&self, view: View<'_>, hidden: Tensor<2>) -> Tensor<2> {
         rms_norm(
             hidden,
             view.tensor(self.parameters.norm),
@@ -72,7 +82,7 @@ impl Decoder {
     }
 
     /// Logits, `[rows, vocabulary]`.
-    pub(super) fn head(&self, view: View<'_>, hidden: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn head(&self, view: View<'_>, hidden: Tensor<2>) -> Tensor<2> {
         view.linear(hidden, &self.parameters.head)
     }
 }

@@ -11,7 +11,7 @@ use crate::ModelError;
 use crate::files::CheckpointReader;
 use crate::plan::{ConfigFile, DecoderPlan};
 use crate::tuned::Tuned;
-use crate::weights::{ParameterId, ParameterSpec, Weights, matrix};
+use crate::weights::{ParameterId, ParameterSpec, Weights, check_size, matrix};
 
 /// How a decoder is loaded.
 #[derive(Debug, Clone)]
@@ -181,6 +181,7 @@ pub(crate) fn read_parameter(
     weights: &mut Weights,
     device: &Device,
 ) -> Result<ParameterId, ModelError> {
+    check_size(&spec, device)?;
     let (data, _) = reader.read(name, &spec.shape)?;
     let (rows, columns) = match spec.shape[..] {
         [columns] => (1, columns),

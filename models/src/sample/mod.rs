@@ -1,8 +1,10 @@
-//! Sampling responses on the host: a KV cache, prompts computed once, finished sequences leave the batch.
+//! Sampling responses: a KV cache, prompts computed once, finished sequences leave the batch. On the processor by an engine of its
+//! own, on other devices in burn's operations.
 
 mod draw;
 mod engine;
 mod schedule;
+mod waves;
 
 pub(crate) use engine::Engine;
 #[cfg(feature = "engine")]
@@ -37,7 +39,7 @@ pub struct Draws {
 }
 
 /// What was drawn for a prompt.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Response {
     /// The tokens, the end token included.
     pub tokens: Vec<u32>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use rayon::prelude::*;
 
 use super::draw::{DrawKey, draw};
@@ -22,6 +23,9 @@ impl Decoder {
     /// Continues each prompt; see [`crate::LanguageModel::sample`].
     pub fn sample_responses(&mut self, prompts: &[Prompt<'_>], draws: &Draws) -> Result<Vec<Response>, ModelError> {
         check_prompts(prompts, draws, self.plan().vocabulary)?;
+        if self.device != Device::flex() {
+            return self.sample_in_waves(prompts, draws);
+        }
         let engine = self.engine()?;
         let mut responses: Vec<Option<Response>> = prompts.iter().map(|_| None).collect();
         let mut running: Vec<Running> = Vec::new();
@@ -35,11 +39,7 @@ impl Decoder {
                     _ => Arc::new(engine.prefill(prompt.tokens)),
                 };
                 last = Some((prompt.tokens, cache.clone()));
-                let mut response = Response {
-                    tokens: Vec::new(),
-                    logprobs: Vec::new(),
-                    ended: false,
-                };
+                let mut response = Response::default();
                 let over = extend(&mut response, &mut cache.logits.clone(), prompt, draws);
                 if over {
                     responses[waiting] = Some(response);
@@ -105,12 +105,7 @@ fn step(engine: &Engine, running: &mut Vec<Running>, prompts: &[Prompt<'_>], dra
         let finished = over[index];
         index += 1;
         if finished {
-            let empty = Response {
-                tokens: Vec::new(),
-                logprobs: Vec::new(),
-                ended: false,
-            };
-            done.push((run.index, std::mem::replace(&mut run.response, empty)));
+            done.push((run.index, std::mem::take(&mut run.response)));
         }
         !finished
     });
@@ -118,7 +113,7 @@ fn step(engine: &Engine, running: &mut Vec<Running>, prompts: &[Prompt<'_>], dra
 }
 
 /// Draws the next token of a response; whether that was the last.
-fn extend(response: &mut Response, logits: &mut [f32], prompt: Prompt<'_>, draws: &Draws) -> bool {
+pub(super) fn extend(response: &mut Response, logits: &mut [f32], prompt: Prompt<'_>, draws: &Draws) -> bool {
     let key = DrawKey {
         seed: draws.seed,
         update: draws.update,

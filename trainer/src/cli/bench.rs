@@ -42,7 +42,7 @@ pub struct BenchArgs {
     #[arg(long, value_enum, value_name = "WORK", requires = "gpu")]
     only: Vec<Work>,
     /// Time so many updates of training instead, after one to warm up, alone or as a rank of `langptune launch`: of tiny models on
-    /// processors, of Gemma-2B's shapes and the published runs' load with --device cuda. Prints one JSON object.
+    /// processors and with --device wgpu, of Gemma-2B's shapes and the published runs' load with --device cuda. Prints one JSON object.
     #[arg(long, value_name = "N", conflicts_with_all = ["lm", "embedder", "inputs", "gpu"])]
     updates: Option<usize>,
     /// With --updates: whether ranks share the optimizer's state out.

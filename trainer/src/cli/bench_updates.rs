@@ -86,7 +86,7 @@ fn join(arguments: &BenchArgs, updates: usize, sharing: Sharing) -> anyhow::Resu
 fn time(comm: &mut dyn Communicator, arguments: &BenchArgs, updates: usize, sharing: Sharing) -> anyhow::Result<()> {
     let (shapes, load, timed) = match arguments.device {
         Device::Cuda(_) => on_gpu(comm, arguments.device, updates, sharing)?,
-        _ => on_processor(comm, updates, sharing)?,
+        device @ (Device::Cpu | Device::Wgpu(_)) => through_burn(comm, device, updates, sharing)?,
     };
     if comm.rank() > 0 {
         return Ok(());
@@ -106,7 +106,13 @@ fn time(comm: &mut dyn Communicator, arguments: &BenchArgs, updates: usize, shar
 
 type Outcome = (&'static str, Load, train::Timed);
 
-fn on_processor(comm: &mut dyn Communicator, updates: usize, sharing: Sharing) -> anyhow::Result<Outcome> {
+fn through_burn(
+    comm: &mut dyn Communicator,
+    device: Device,
+    updates: usize,
+    sharing: Sharing,
+) -> anyhow::Result<Outcome> {
+    let device = train::device(train::own_device(device, comm.local_rank()))?;
     let folder = tempfile::tempdir()?;
     let write = |name: &str, config: &str, write: &dyn Fn(&Path) -> Result<(), models::ModelError>| {
         let folder = folder.path().join(name);
@@ -121,7 +127,7 @@ fn on_processor(comm: &mut dyn Communicator, updates: usize, sharing: Sharing) -
     })?;
     let targets = LoraConfig::ALL_TARGETS.iter().map(|&name| name.to_owned()).collect();
     let options = DecoderOptions {
-        device: models::Device::flex(),
+        device: device.clone(),
         part: TrainedPart::Lora(LoraConfig {
             rank: 8,
             alpha: 16.0,
@@ -131,7 +137,7 @@ fn on_processor(comm: &mut dyn Communicator, updates: usize, sharing: Sharing) -
     };
     let mut lm: Box<dyn LanguageModel> = Box::new(Decoder::load(&lm, &options)?);
     let options = EncoderOptions {
-        device: models::Device::flex(),
+        device,
         pooling: None,
         train: true,
     };

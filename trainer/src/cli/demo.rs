@@ -33,12 +33,12 @@ pub(super) struct DemoArgs {
     /// End when the results are there; on a terminal, a langptune with the viewer inside shows the run in the browser
     #[arg(long)]
     no_serve: bool,
-    /// Where models compute; --device cuda needs a langptune with the feature `engine` or `cuda`
+    /// Where models compute; --device cuda needs a langptune with the feature `engine`, --device wgpu one with `wgpu`
     #[arg(long, default_value_t = Device::Cpu, conflicts_with = "pretrain")]
     device: Device,
-    /// What a GPU computes in
-    #[arg(long, value_enum, default_value_t = Precision::Bf16, conflicts_with = "pretrain")]
-    precision: Precision,
+    /// What an NVIDIA GPU computes in; all else computes in f32 [default: bf16]
+    #[arg(long, value_enum, conflicts_with = "pretrain")]
+    precision: Option<Precision>,
     /// Go on with the demo in --out, from its last checkpoint
     #[arg(long, conflicts_with = "pretrain")]
     resume: bool,
@@ -77,7 +77,10 @@ pub(super) fn run(arguments: &DemoArgs) -> anyhow::Result<()> {
         resume: arguments.resume,
         scale: Scale::Whole,
         device: arguments.device,
-        precision: arguments.precision,
+        precision: arguments
+            .device
+            .precision(arguments.precision)
+            .map_err(UsageError::new)?,
     };
     interrupt::install();
     let summary = match demo.run() {

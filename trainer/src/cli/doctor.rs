@@ -4,27 +4,39 @@ use std::fmt::Write;
 
 use clap::Args;
 
+use crate::config::Device;
 use crate::doctor::{Examination, examine};
 
 /// Show what this machine can do, and what is missing for the rest
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  langptune doctor\n  langptune doctor --json\n  langptune doctor --gpu")]
+#[command(
+    after_help = "Examples:\n  langptune doctor\n  langptune doctor --json\n  langptune doctor --gpu\n  langptune doctor --gpu --device wgpu:1"
+)]
 pub(super) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Compare what the first NVIDIA GPU computes with the processor, on fresh random models
+    /// Compare what a GPU computes with the processor, on fresh random models
     #[arg(long)]
     gpu: bool,
+    /// The GPU to compare, cuda:N or wgpu:N [default: the first that this build can use]
+    #[arg(long, requires = "gpu")]
+    device: Option<Device>,
     /// Seed of those models [default: from the clock]
     #[arg(long, requires = "gpu")]
     seed: Option<u64>,
 }
 
+/// The GPU that is compared unless another is named.
+const FIRST: Device = match cfg!(all(feature = "wgpu", not(feature = "engine"))) {
+    true => Device::Wgpu(None),
+    false => Device::Cuda(None),
+};
+
 /// Prints the examination.
 pub(super) fn run(arguments: &DoctorArgs) -> anyhow::Result<()> {
     if arguments.gpu {
-        return super::gpu::check(arguments.seed, arguments.json);
+        return super::gpu::check(arguments.device.unwrap_or(FIRST), arguments.seed, arguments.json);
     }
     let examination = examine()?;
     let text = match arguments.json {

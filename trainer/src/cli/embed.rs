@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use models::EncoderOptions;
 
+use super::UsageError;
 use crate::config::{Device, Pooling, Precision};
 use crate::hub::resolve_model;
 use crate::{npy, train};
@@ -33,12 +34,12 @@ pub struct EmbedArgs {
     /// Most tokens of a text; what is longer is cut. Default: what the model takes, at most 512.
     #[arg(long)]
     max_tokens: Option<usize>,
-    /// Where the model computes.
+    /// Where the model computes: cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
-    /// What a GPU computes in; the processor computes in f32.
-    #[arg(long, value_enum, default_value_t = Precision::Bf16)]
-    precision: Precision,
+    /// What an NVIDIA GPU computes in; all else computes in f32 [default: bf16].
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
 }
 
 /// Texts longer than this are cut unless asked otherwise.
@@ -46,13 +47,14 @@ const DEFAULT_LIMIT: usize = 512;
 
 /// Runs the command.
 pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
+    let precision = args.device.precision(args.precision).map_err(UsageError::new)?;
     let folder = resolve_model(&args.model, None)?;
     let options = EncoderOptions {
         device: train::device(args.device)?,
         pooling: args.pooling.map(train::pooling),
         train: false,
     };
-    let (encoder, tokenizer) = train::open_any_encoder(&folder, &options, args.device, args.precision)?;
+    let (encoder, tokenizer) = train::open_any_encoder(&folder, &options, args.device, precision)?;
     let text = std::fs::read_to_string(&args.input).with_context(|| args.input.display().to_string())?;
     let lines: Vec<&str> = text.lines().collect();
     let limit = args.max_tokens.unwrap_or(DEFAULT_LIMIT).min(encoder.max_tokens());

@@ -1,79 +1,151 @@
-//! What an NVIDIA GPU computes beside the processor, and how fast: `langptune doctor --gpu` and `langptune bench --gpu`.
+//! What a GPU computes beside the processor, and how fast: `langptune doctor --gpu` and `langptune bench --gpu`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::ensure;
+use serde_json::json;
+
+use super::UsageError;
+use crate::config::Device;
 
 #[cfg(feature = "engine")]
-pub(super) use present::{bench, check};
+pub(super) use cuda::bench;
+#[cfg(feature = "engine")]
+use cuda::check as check_cuda;
+#[cfg(feature = "wgpu")]
+use wgpu::check as check_wgpu;
 
-#[cfg(not(feature = "engine"))]
-pub(super) use absent::{bench, check};
+/// Compares `device` with the processor, on models made from `seed`.
+pub(super) fn check(device: Device, seed: Option<u64>, json: bool) -> anyhow::Result<()> {
+    let clock = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs())
+    };
+    let mut table = Table {
+        seed: seed.unwrap_or_else(clock),
+        json,
+        count: 0,
+        bad: 0,
+        trouble: None,
+    };
+    match device {
+        Device::Cpu => {
+            return Err(UsageError::new("--device cpu: give the GPU to compare with it, cuda or wgpu").into());
+        }
+        Device::Cuda(_) => check_cuda(device, &mut table)?,
+        Device::Wgpu(_) => check_wgpu(device, &mut table)?,
+    }
+    table.finish()
+}
 
-#[cfg(not(feature = "engine"))]
-mod absent {
-    use anyhow::bail;
+/// Comparisons, printed as they come.
+struct Table {
+    seed: u64,
+    json: bool,
+    count: usize,
+    bad: usize,
+    trouble: Option<anyhow::Error>,
+}
 
-    use crate::cli::bench::Work;
-
-    pub(in crate::cli) fn check(_: Option<u64>, _: bool) -> anyhow::Result<()> {
-        bail!(
-            "this langptune was built without CUDA; build it with `cargo build --release --package trainer --features engine`"
-        )
+#[cfg_attr(not(any(feature = "engine", feature = "wgpu")), expect(dead_code))]
+impl Table {
+    fn head(&self, gpu: &str) -> anyhow::Result<()> {
+        match self.json {
+            true => Ok(()),
+            false => super::print(&format!("{gpu}, seed {}\n   error    bound\n", self.seed)),
+        }
     }
 
-    pub(in crate::cli) fn bench(_: bool, _: &[Work]) -> anyhow::Result<()> {
-        check(None, false)
+    fn row(&mut self, name: &str, error: f64, bound: f64, holds: bool) {
+        self.count += 1;
+        self.bad += usize::from(!holds);
+        let line = if self.json {
+            format!(
+                "{}\n",
+                json!({"name": name, "error": error, "bound": bound, "holds": holds})
+            )
+        } else {
+            let mark = if holds { "  " } else { "✗ " };
+            format!("{mark}{error:.1e} ≤ {bound:.0e}  {name}\n")
+        };
+        let trouble = super::print(&line).err();
+        self.trouble = self.trouble.take().or(trouble);
+    }
+}
+
+impl Table {
+    fn finish(self) -> anyhow::Result<()> {
+        let Self { count, bad, .. } = self;
+        if let Some(trouble) = self.trouble {
+            return Err(trouble);
+        }
+        ensure!(bad == 0, "{bad} of {count} comparisons are out of bounds");
+        eprintln!("{count} comparisons, all within bounds");
+        Ok(())
+    }
+}
+
+#[cfg(not(feature = "engine"))]
+fn check_cuda(_: Device, _: &mut Table) -> anyhow::Result<()> {
+    anyhow::bail!(
+        "this langptune was built without CUDA; build it with `cargo build --release --package trainer --features engine`"
+    )
+}
+
+#[cfg(not(feature = "engine"))]
+pub(super) fn bench(_: bool, _: &[super::bench::Work]) -> anyhow::Result<()> {
+    check(Device::Cuda(None), None, false)
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn check_wgpu(_: Device, _: &mut Table) -> anyhow::Result<()> {
+    anyhow::bail!(
+        "this langptune was built without wgpu; build it with `cargo build --release --package trainer --features wgpu`"
+    )
+}
+
+#[cfg(feature = "wgpu")]
+mod wgpu {
+    use super::Table;
+    use crate::config::Device;
+    use crate::train;
+
+    pub(super) fn check(device: Device, table: &mut Table) -> anyhow::Result<()> {
+        let (device, adapter) = train::adapter(device)?;
+        table.head(&adapter.to_string())?;
+        models::wgpu::check(&device, table.seed, &mut |one| {
+            table.row(&one.name, one.error, one.bound, one.holds());
+        })?;
+        Ok(())
     }
 }
 
 #[cfg(feature = "engine")]
-mod present {
-    use std::time::{SystemTime, UNIX_EPOCH};
-
-    use anyhow::ensure;
+mod cuda {
     use models::cuda::{Gpu, Shapes, nccl_version};
     use serde_json::json;
 
+    use super::Table;
     use crate::cli::bench::Work;
     use crate::cli::print;
+    use crate::config::Device;
+    use crate::train;
     use crate::train::loss::contrastive_loss;
 
-    pub(in crate::cli) fn check(seed: Option<u64>, json: bool) -> anyhow::Result<()> {
-        let clock = || {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |time| time.as_secs())
-        };
-        let seed = seed.unwrap_or_else(clock);
-        let gpu = Gpu::shared(0)?;
-        if !json {
-            print(&format!("{}, seed {seed}\n   error    bound\n", gpu.name()))?;
-        }
+    pub(super) fn check(device: Device, table: &mut Table) -> anyhow::Result<()> {
+        let gpu = train::gpu(device)?;
+        table.head(&gpu.name())?;
         // Without NCCL one GPU is as good as ever.
         let nccl = nccl_version();
-        let (mut count, mut bad, mut trouble) = (0, 0, None);
-        let mut report = |check: models::cuda::Check| {
-            count += 1;
-            bad += usize::from(!check.holds());
-            let line = if json {
-                format!(
-                    "{}\n",
-                    json!({"name": check.name, "error": check.error, "bound": check.bound, "holds": check.holds()})
-                )
-            } else {
-                let mark = if check.holds() { "  " } else { "✗ " };
-                format!("{mark}{:.1e} ≤ {:.0e}  {}\n", check.error, check.bound, check.name)
-            };
-            trouble = print(&line).err();
-        };
+        let seed = table.seed;
+        let mut report = |one: models::cuda::Check| table.row(&one.name, one.error, one.bound, one.holds());
         models::cuda::check_shared(&gpu, nccl.is_ok(), seed, &mut report)?;
         models::cuda::check(&gpu, seed, &mut report)?;
-        if let Some(trouble) = trouble {
-            return Err(trouble);
-        }
         match nccl {
             Ok(version) => eprintln!("NCCL {version}, checked with one rank"),
             Err(error) => eprintln!("not checked: {error}"),
         }
-        ensure!(bad == 0, "{bad} of {count} comparisons are out of bounds");
-        eprintln!("{count} comparisons, all within bounds");
         Ok(())
     }
 

@@ -29,7 +29,7 @@ pub struct LogprobArgs {
     /// Divides the logits.
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
-    /// Where the model computes.
+    /// Where the model computes: cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
 }

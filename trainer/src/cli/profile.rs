@@ -47,7 +47,7 @@ pub struct ProfileArgs {
     /// Seed of the draws.
     #[arg(long, default_value_t = 555_134)]
     seed: u64,
-    /// Where the model computes.
+    /// Where the model computes: cpu, cuda, cuda:N, wgpu or wgpu:N.
     #[arg(long, default_value_t = Device::Cpu)]
     device: Device,
     /// One JSON object a profile instead of text.

@@ -81,10 +81,10 @@ pub(super) struct RunArgs {
     /// Seed of all draws [default: 555134]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where models compute: cpu, cuda, cuda:N or wgpu; with cuda each process of a host takes a GPU of its own [default: cpu]
+    /// Where models compute: cpu, cuda, cuda:N, wgpu or wgpu:N; without a number each process of a host takes a GPU of its own [default: cpu]
     #[arg(long)]
     device: Option<Device>,
-    /// What the language model computes in on an NVIDIA GPU; sums and what is trained are f32 either way [default: bf16]
+    /// What the language model computes in on an NVIDIA GPU; sums and what is trained are f32 either way [default: bf16, with wgpu f32]
     #[arg(long)]
     precision: Option<Precision>,
     /// What the embedder reads: generated profiles, or none for the raw history (a baseline) [default: generated]

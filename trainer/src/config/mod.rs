@@ -69,8 +69,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// Where models compute; default `cpu`.
     pub device: Device,
-    /// What the language model computes in on a GPU of NVIDIA's; default `bf16`. Sums, trained parameters and the optimizer are f32
-    /// either way, and so is everything on the processor.
+    /// What the language model computes in on a GPU of NVIDIA's; default `bf16`, with the device `wgpu` `f32`, which is all there is
+    /// there. Sums, trained parameters and the optimizer are f32 either way, and so is everything on the processor.
     pub precision: Precision,
     /// What the embedder reads about a user; default `generated`. With `none` the language model is not used.
     pub profiles: Profiles,

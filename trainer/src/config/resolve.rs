@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 use super::layer::{Layer, get, insert, overlay, remove};
 use super::validate::validate;
-use super::{ConfigError, Preset, TrainConfig, TrainableKind, variable_name};
+use super::{ConfigError, Device, Preset, TrainConfig, TrainableKind, variable_name};
 
 const DEFAULTS: &str = include_str!("presets/defaults.toml");
 const GEMMA: &str = include_str!("presets/gemma.toml");
@@ -136,6 +136,10 @@ fn fill_dependent_defaults(table: &mut Table, preset: Option<Preset>) {
         "run.exp_name",
         Value::String(preset.map_or("langptune", Preset::name).to_owned()),
     );
+    let device = text(table, "run.device").and_then(|device| device.parse::<Device>().ok());
+    if let Some(precision) = device.and_then(|device| device.precision(None).ok()) {
+        fill(table, "run.precision", Value::String(precision.name().to_owned()));
+    }
     let name = text(table, "run.exp_name").unwrap_or_default();
     fill(table, "run.output", Value::String(format!("runs/{name}")));
     if let Some(steps) = get(table, "lm.gradient_accumulation_steps").cloned() {

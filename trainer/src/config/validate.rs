@@ -12,7 +12,15 @@ pub(super) fn validate(config: &TrainConfig) -> Result<(), ConfigError> {
     optimizer("lm.optimizer", &config.lm.optimizer)?;
     optimizer("embedder.optimizer", &config.embedder.optimizer)?;
     trainable(&config.lm.trainable)?;
-    whitening(config)
+    whitening(config)?;
+    let (device, precision) = (config.run.device, config.run.precision);
+    let expected = format!("f32, which is what --device {device} computes in");
+    require(
+        "run.precision",
+        device.precision(Some(precision)).is_ok(),
+        &expected,
+        precision.name(),
+    )
 }
 
 fn counts(config: &TrainConfig) -> Result<(), ConfigError> {

@@ -26,25 +26,40 @@ impl Preset {
     }
 }
 
-/// Where models compute: `cpu`, `cuda`, `cuda:N` or `wgpu`.
+/// Where models compute: `cpu`, `cuda`, `cuda:N`, `wgpu` or `wgpu:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Device {
     /// The processor.
     Cpu,
     /// An NVIDIA GPU, by its number among those that the process sees; without one each process of a host takes its own. Needs a
-    /// build with the feature `cuda`.
+    /// build with the feature `engine`.
     Cuda(Option<u16>),
-    /// Any GPU through WebGPU; needs a build with it.
-    Wgpu,
+    /// Any GPU through Vulkan, Metal or DirectX 12, in f32, by its number in the list of `langptune doctor`; without one each process
+    /// of a host takes its own. Needs a build with the feature `wgpu`.
+    Wgpu(Option<u16>),
 }
 
 impl Device {
+    /// What models compute in here, where `asked` says nothing else: bf16, through wgpu f32.
+    ///
+    /// # Errors
+    /// When the device does not compute in what was asked for.
+    pub fn precision(self, asked: Option<Precision>) -> Result<Precision, String> {
+        match (self, asked) {
+            (Self::Wgpu(_), Some(Precision::Bf16)) => Err(format!(
+                "--precision bf16: --device {self} computes in f32; leave --precision out, or give f32"
+            )),
+            (Self::Wgpu(_), _) => Ok(Precision::F32),
+            (Self::Cpu | Self::Cuda(_), asked) => Ok(asked.unwrap_or(Precision::Bf16)),
+        }
+    }
+
     /// The number of the GPU of the process with this number on its host, of `visible` GPUs. One that sees a single GPU was given
     /// it by whoever started it.
     pub fn ordinal(self, local_rank: usize, visible: usize) -> usize {
         match self {
-            Self::Cuda(Some(number)) => usize::from(number),
+            Self::Cuda(Some(number)) | Self::Wgpu(Some(number)) => usize::from(number),
             _ if visible == 1 => 0,
             _ => local_rank,
         }
@@ -57,7 +72,8 @@ impl fmt::Display for Device {
             Self::Cpu => out.write_str("cpu"),
             Self::Cuda(None) => out.write_str("cuda"),
             Self::Cuda(Some(number)) => write!(out, "cuda:{number}"),
-            Self::Wgpu => out.write_str("wgpu"),
+            Self::Wgpu(None) => out.write_str("wgpu"),
+            Self::Wgpu(Some(number)) => write!(out, "wgpu:{number}"),
         }
     }
 }
@@ -66,14 +82,19 @@ impl FromStr for Device {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
-        match text {
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(None)),
-            "wgpu" => Ok(Self::Wgpu),
-            _ => number(text)
-                .map(|number| Self::Cuda(Some(number)))
-                .ok_or_else(|| format!("expected cpu, cuda, cuda:N (N counts GPUs from 0) or wgpu, found `{text}`")),
+        let (name, number) = match text.split_once(':') {
+            Some((name, number)) => (name, Some(number.parse::<u16>().ok())),
+            None => (text, None),
+        };
+        match (name, number) {
+            ("cpu", None) => Ok(Self::Cpu),
+            ("cuda", None) => Ok(Self::Cuda(None)),
+            ("wgpu", None) => Ok(Self::Wgpu(None)),
+            ("cuda", Some(Some(number))) => Ok(Self::Cuda(Some(number))),
+            ("wgpu", Some(Some(number))) => Ok(Self::Wgpu(Some(number))),
+            _ => Err(format!(
+                "expected cpu, cuda, cuda:N, wgpu or wgpu:N (N counts GPUs from 0), found `{text}`"
+            )),
         }
     }
 }
@@ -168,6 +189,16 @@ pub enum Precision {
     Bf16,
     /// Single precision, to compare with the processor.
     F32,
+}
+
+impl Precision {
+    /// The name in flags and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        }
+    }
 }
 
 /// What carries gradients between processes.
@@ -309,10 +340,19 @@ mod tests {
 
     #[test]
     fn devices_are_read_as_they_are_written() {
-        for text in ["cpu", "cuda", "cuda:0", "cuda:13", "wgpu"] {
+        for text in ["cpu", "cuda", "cuda:0", "cuda:13", "wgpu", "wgpu:0", "wgpu:2"] {
             assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
         }
-        for text in ["gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+        for text in [
+            "gpu",
+            "cuda:",
+            "cuda:-1",
+            "cuda:x",
+            "CUDA",
+            "wgpu:",
+            "wgpu:99999",
+            "cpu:0",
+        ] {
             let error = text.parse::<Device>().unwrap_err();
             assert!(
                 error.contains("expected cpu, cuda, cuda:N") && error.contains(text),
@@ -329,6 +369,18 @@ mod tests {
         assert_eq!(above("auto", None), usize::MAX);
         assert_eq!(above("never", Some(4096)), usize::MAX);
         assert_eq!(above("always", Some(4096)), 0);
+    }
+
+    #[test]
+    fn only_bf16_through_wgpu_is_refused() {
+        let wgpu = Device::Wgpu(Some(1));
+        for asked in [None, Some(Precision::F32)] {
+            assert_eq!(wgpu.precision(asked), Ok(Precision::F32));
+            assert_eq!(Device::Cpu.precision(asked), Ok(asked.unwrap_or(Precision::Bf16)));
+        }
+        let error = wgpu.precision(Some(Precision::Bf16)).unwrap_err();
+        assert!(error.contains("--device wgpu:1 computes in f32"), "{error}");
+        assert_eq!(Device::Cuda(None).precision(Some(Precision::Bf16)), Ok(Precision::Bf16));
     }
 
     #[test]

@@ -75,6 +75,9 @@ fn join_gpus(tcp: Tcp, device: Device, _: Precision) -> Result<Box<dyn Communica
 }
 
 /// The device of that name, if this build and machine have it.
+///
+/// # Errors
+/// When they do not.
 pub fn device(device: Device) -> Result<models::Device, TrainError> {
     match device {
         Device::Cpu => Ok(models::Device::flex()),
@@ -88,10 +91,32 @@ pub fn device(device: Device) -> Result<models::Device, TrainError> {
             "device cuda: this langptune was built without CUDA; build it with --features engine (docs/gpu.md)"
                 .to_owned(),
         )),
-        Device::Wgpu => Err(TrainError::Mismatch(
-            "device wgpu: training through WebGPU is not built".to_owned(),
-        )),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(_) => Ok(adapter(device)?.0),
+        #[cfg(not(feature = "wgpu"))]
+        Device::Wgpu(_) => Err(TrainError::Mismatch(format!(
+            "device {device}: this langptune was built without wgpu; build it with --features wgpu (docs/gpu.md)"
+        ))),
     }
+}
+
+/// The adapter of a device, opened once for all in this process that ask for it, and named when it is opened.
+///
+/// # Errors
+/// When there is no such adapter.
+#[cfg(feature = "wgpu")]
+pub fn adapter(device: Device) -> Result<(models::Device, models::wgpu::Adapter), TrainError> {
+    use models::wgpu::AdapterKind;
+    static NAMED: std::sync::Once = std::sync::Once::new();
+    let opened = models::wgpu::open(device.ordinal(0, 0))?;
+    NAMED.call_once(|| {
+        let adapter = &opened.1;
+        eprintln!("computing on {adapter}");
+        if adapter.kind == AdapterKind::Software {
+            eprintln!("that is the processor in the guise of a GPU: --device cpu is faster");
+        }
+    });
+    Ok(opened)
 }
 
 /// The GPU of a device, shared by all in this process that ask for it.
@@ -106,12 +131,26 @@ pub fn gpu(device: Device) -> Result<models::cuda::Gpu, TrainError> {
 
 /// The device of the process with this number on its host: of GPUs that are not told apart, its own.
 pub(crate) fn own_device(device: Device, local_rank: usize) -> Device {
-    let Device::Cuda(None) = device else { return device };
+    let (visible, of): (usize, fn(Option<u16>) -> Device) = match device {
+        Device::Cuda(None) => (visible_gpus(), Device::Cuda),
+        Device::Wgpu(None) => (visible_adapters(), Device::Wgpu),
+        _ => return device,
+    };
+    u16::try_from(device.ordinal(local_rank, visible)).map_or(device, |number| of(Some(number)))
+}
+
+fn visible_gpus() -> usize {
     #[cfg(feature = "engine")]
-    let visible = models::cuda::Gpu::count();
+    return models::cuda::Gpu::count();
     #[cfg(not(feature = "engine"))]
-    let visible = 0;
-    u16::try_from(device.ordinal(local_rank, visible)).map_or(device, |number| Device::Cuda(Some(number)))
+    0
+}
+
+fn visible_adapters() -> usize {
+    #[cfg(feature = "wgpu")]
+    return models::wgpu::adapters().len();
+    #[cfg(not(feature = "wgpu"))]
+    0
 }
 
 /// What a GPU computes in.

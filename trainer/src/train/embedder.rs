@@ -187,7 +187,7 @@ fn contrast_globally(
 ) -> Result<Contrasted, TrainError> {
     let together = match config.run.device {
         Device::Cpu => 1,
-        Device::Cuda(_) | Device::Wgpu => texts.len(),
+        Device::Cuda(_) | Device::Wgpu(_) => texts.len(),
     };
     let width = embedder.model.dimension();
     let mut passes = Vec::new();

@@ -28,7 +28,7 @@ pub fn identity(config: &TrainConfig, sharing: Sharing) -> Result<Identity, Trai
     };
     let mut settings = config.clone();
     // Processes may name each its own GPU.
-    if let Device::Cuda(number) = &mut settings.run.device {
+    if let Device::Cuda(number) | Device::Wgpu(number) = &mut settings.run.device {
         *number = None;
     }
     for path in [&mut settings.run.dataset, &mut settings.run.output] {

@@ -34,11 +34,14 @@ use crate::log::Logger;
 use crate::report::ReportWriter;
 use crate::rollout::{Profile, Request, RolloutOptions, Tokenizers, write_profiles};
 use deal::Deal;
+#[cfg(feature = "wgpu")]
+pub use devices::adapter;
+#[cfg(feature = "engine")]
+pub(crate) use devices::element;
 #[cfg(feature = "engine")]
 pub use devices::gpu;
+pub(crate) use devices::own_device;
 pub use devices::{Sharing, device, join_devices};
-#[cfg(feature = "engine")]
-pub(crate) use devices::{element, own_device};
 pub(crate) use evaluate::reference_rows;
 pub use identity::identity;
 use order::EpochOrder;
