@@ -49,16 +49,18 @@ fn help_of_doctor() {
     Usage: langptune doctor [OPTIONS]
 
     Options:
-          --json         Print JSON
-          --gpu          Compare what the first NVIDIA GPU computes with the processor, on fresh random
-                         models
-          --seed <SEED>  Seed of those models [default: from the clock]
-      -h, --help         Print help
+          --json             Print JSON
+          --gpu              Compare what a GPU computes with the processor, on fresh random models
+          --device <DEVICE>  The GPU to compare, cuda:N or wgpu:N [default: the first that this build
+                             can use]
+          --seed <SEED>      Seed of those models [default: from the clock]
+      -h, --help             Print help
 
     Examples:
       langptune doctor
       langptune doctor --json
       langptune doctor --gpu
+      langptune doctor --gpu --device wgpu:1
     --- stderr
     ");
 }

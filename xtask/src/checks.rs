@@ -17,7 +17,7 @@ pub enum Check {
     Format,
     /// Lints of all targets, by clippy; a warning fails.
     Clippy,
-    /// Lints of the feature `cuda`, which type-checks it.
+    /// Lints of the features `cuda` and `wgpu`, which type-checks them.
     Cuda,
     /// Unit and integration tests.
     Tests,
@@ -34,7 +34,7 @@ impl Check {
         match self {
             Self::Format => "formatting",
             Self::Clippy => "lints",
-            Self::Cuda => "lints and type check of the feature `cuda`",
+            Self::Cuda => "lints and type check of the features `cuda` and `wgpu`",
             Self::Tests => "unit and integration tests",
             Self::Doctests => "examples in the documentation",
             Self::Wasm => "build for wasm32",
@@ -64,7 +64,7 @@ impl Check {
                     "-p",
                     "trainer",
                     "--features",
-                    "cuda",
+                    "cuda,wgpu",
                     "--",
                     "-D",
                     "warnings",

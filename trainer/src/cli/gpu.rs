@@ -135,7 +135,7 @@ mod cuda {
 
     pub(super) fn check(device: Device, table: &mut Table) -> anyhow::Result<()> {
         let gpu = train::gpu(device)?;
-        table.head(&gpu.name())?;
+        table.head(gpu.name())?;
         // Without NCCL one GPU is as good as ever.
         let nccl = nccl_version();
         let seed = table.seed;
