@@ -240,6 +240,20 @@ static void sums(int count, int width, int pitch, int planes, int fresh) {
     }
 }
 
+static void columns(int rows, int width, int blocks, bool eight) {
+    Numbers<T> x = Numbers<T>::drawn(rows * width);
+    Numbers<float> parts((size_t)blocks * width);
+    const unsigned across = (width / (eight ? 8 : 1) + 63) / 64;
+    launch({(unsigned)blocks, across, 1}, 64, [&] {
+        (eight ? encoder::column_parts_8 : encoder::column_parts)(parts.at(), x.at(), rows, width);
+    });
+    Wide expected(width), found(width);
+    const Wide all = x.wide(), each = parts.wide();
+    for (size_t i = 0; i < all.size(); ++i) expected[i % width] += all[i];
+    for (size_t i = 0; i < each.size(); ++i) found[i % width] += each[i];
+    compare("sums of columns of " + std::to_string(rows) + " × " + std::to_string(width), found, expected, EXACT);
+}
+
 static void norms(int rows, int width, int blocks, bool with) {
     const double eps = 1e-6;
     typedef Numbers<T> Ts;
@@ -299,6 +313,10 @@ int main() {
     sums(301, 51, 51, 3, 0b100);
     sums(5, 64, 192, 3, 0b010);
     sums(660, 40, 40, 1, 0b001);
+    columns(1, 51, 1, false);
+    columns(47, 51, 3, false);
+    columns(40, 520, 2, true);
+    columns(9, 1024, 4, true);
     for (const int width : {1024, 8, 264, 384, 1000}) {
         norms(11, width, 2, true);
         norms(8, width, 3, false);

@@ -346,20 +346,30 @@ extern "C" __global__ void add_parts(float* first, float* second, float* third, 
 }
 
 // parts[b, i] = Σ x[r, i] over rows r = b, b + blocks, …: the gradient of a bias, before add_parts. Grid: (blocks, columns / (256 · N)).
+#define SUMMED_ROWS 4 // rows that a thread reads at once
 template <int N> __device__ __forceinline__ void column_parts_of(float* parts, const T* x, int rows, int width) {
-    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+    const int i = (blockIdx.y * blockDim.x + threadIdx.x) * N, step = gridDim.x;
     if (i >= width) return;
-    float sum[N] = {}, v[N];
-#pragma unroll 4
-    for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
-        take<N>(v, x + row * width + i);
+    float sum[N] = {};
+    for (int row = blockIdx.x; row < rows; row += SUMMED_ROWS * step) {
+        float v[SUMMED_ROWS][N] = {};
 #pragma unroll
-        for (int j = 0; j < N; ++j) sum[j] += v[j];
+        for (int u = 0; u < SUMMED_ROWS; ++u) {
+            if (row + u * step < rows) take<N>(v[u], x + (u64)(row + u * step) * width + i);
+        }
+#pragma unroll
+        for (int u = 0; u < SUMMED_ROWS; ++u) {
+#pragma unroll
+            for (int j = 0; j < N; ++j) sum[j] += v[u][j];
+        }
     }
     put<N>(parts + (u64)blockIdx.x * width + i, sum);
 }
 extern "C" __global__ void column_parts(float* parts, const T* x, int rows, int width) { column_parts_of<1>(parts, x, rows, width); }
-extern "C" __global__ void column_parts_8(float* parts, const T* x, int rows, int width) { column_parts_of<8>(parts, x, rows, width); }
+// Without a bound the compiler takes 32 registers, and asks for one or two rows at a time.
+extern "C" __global__ void __launch_bounds__(256, 4) column_parts_8(float* parts, const T* x, int rows, int width) {
+    column_parts_of<8>(parts, x, rows, width);
+}
 
 // x += bias. Grid: (rows, columns / (256 · N)).
 template <int N> __device__ __forceinline__ void add_bias_of(T* x, const T* bias, int width) {
