@@ -54,6 +54,8 @@ fn help_of_doctor() {
           --device <DEVICE>  The GPU to compare, cuda:N or wgpu:N [default: the first that this build
                              can use]
           --seed <SEED>      Seed of those models [default: from the clock]
+          --only <PART>      Compare only this part on an NVIDIA GPU; several times for more [possible
+                             values: operations, language-models, embedders, ranking]
       -h, --help             Print help
 
     Examples:

@@ -21,7 +21,7 @@ mod sample;
 mod timing;
 
 pub use catalogue::{Counts, CudaCatalogue, Wanted};
-pub use check::{Check, check, check_shared};
+pub use check::{Check, Part, check, check_shared};
 pub use decoder::{CudaDecoder, CudaDecoderOptions, CudaPass, CudaTrunk};
 pub use encoder::{CudaEncoder, CudaEncoderOptions};
 pub use gpu::{Element, Gpu};

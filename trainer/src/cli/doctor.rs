@@ -25,6 +25,18 @@ pub(super) struct DoctorArgs {
     /// Seed of those models [default: from the clock]
     #[arg(long, requires = "gpu")]
     seed: Option<u64>,
+    /// Compare only this part on an NVIDIA GPU; several times for more
+    #[arg(long, value_enum, value_name = "PART", requires = "gpu")]
+    only: Vec<Compared>,
+}
+
+/// What can be compared by itself: every operation, whole language models, whole embedders, ranks in a catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Compared {
+    Operations,
+    LanguageModels,
+    Embedders,
+    Ranking,
 }
 
 /// The GPU that is compared unless another is named.
@@ -36,7 +48,8 @@ const FIRST: Device = match cfg!(all(feature = "wgpu", not(feature = "engine")))
 /// Prints the examination.
 pub(super) fn run(arguments: &DoctorArgs) -> anyhow::Result<()> {
     if arguments.gpu {
-        return super::gpu::check(arguments.device.unwrap_or(FIRST), arguments.seed, arguments.json);
+        let device = arguments.device.unwrap_or(FIRST);
+        return super::gpu::check(device, arguments.seed, arguments.json, &arguments.only);
     }
     let examination = examine()?;
     let text = match arguments.json {

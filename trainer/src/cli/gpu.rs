@@ -6,6 +6,7 @@ use anyhow::ensure;
 use serde_json::json;
 
 use super::UsageError;
+use super::doctor::Compared;
 use crate::config::Device;
 
 #[cfg(feature = "engine")]
@@ -15,8 +16,8 @@ use cuda::check as check_cuda;
 #[cfg(feature = "wgpu")]
 use wgpu::check as check_wgpu;
 
-/// Compares `device` with the processor, on models made from `seed`.
-pub(super) fn check(device: Device, seed: Option<u64>, json: bool) -> anyhow::Result<()> {
+/// Compares `device` with the processor, on models made from `seed`; `only` these parts, where there are any.
+pub(super) fn check(device: Device, seed: Option<u64>, json: bool, only: &[Compared]) -> anyhow::Result<()> {
     let clock = || {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -33,7 +34,10 @@ pub(super) fn check(device: Device, seed: Option<u64>, json: bool) -> anyhow::Re
         Device::Cpu => {
             return Err(UsageError::new("--device cpu: give the GPU to compare with it, cuda or wgpu").into());
         }
-        Device::Cuda(_) => check_cuda(device, &mut table)?,
+        Device::Wgpu(_) if !only.is_empty() => {
+            return Err(UsageError::new("--only: comparisons of wgpu are made all together").into());
+        }
+        Device::Cuda(_) => check_cuda(device, only, &mut table)?,
         Device::Wgpu(_) => check_wgpu(device, &mut table)?,
     }
     table.finish()
@@ -87,7 +91,7 @@ impl Table {
 }
 
 #[cfg(not(feature = "engine"))]
-fn check_cuda(_: Device, _: &mut Table) -> anyhow::Result<()> {
+fn check_cuda(_: Device, _: &[Compared], _: &mut Table) -> anyhow::Result<()> {
     anyhow::bail!(
         "this langptune was built without CUDA; build it with `cargo build --release --package trainer --features engine`"
     )
@@ -95,7 +99,7 @@ fn check_cuda(_: Device, _: &mut Table) -> anyhow::Result<()> {
 
 #[cfg(not(feature = "engine"))]
 pub(super) fn bench(_: bool, _: &[super::bench::Work]) -> anyhow::Result<()> {
-    check(Device::Cuda(None), None, false)
+    check(Device::Cuda(None), None, false, &[])
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -123,30 +127,44 @@ mod wgpu {
 
 #[cfg(feature = "engine")]
 mod cuda {
-    use models::cuda::{Gpu, Shapes, nccl_version};
+    use models::cuda::{Gpu, Part, Shapes, nccl_version};
     use serde_json::json;
 
     use super::Table;
     use crate::cli::bench::Work;
+    use crate::cli::doctor::Compared;
     use crate::cli::print;
     use crate::config::Device;
     use crate::train;
     use crate::train::loss::contrastive_loss;
 
-    pub(super) fn check(device: Device, table: &mut Table) -> anyhow::Result<()> {
+    pub(super) fn check(device: Device, only: &[Compared], table: &mut Table) -> anyhow::Result<()> {
         let gpu = train::gpu(device)?;
         table.head(gpu.name())?;
         // Without NCCL one GPU is as good as ever.
         let nccl = nccl_version();
         let seed = table.seed;
         let mut report = |one: models::cuda::Check| table.row(&one.name, one.error, one.bound, one.holds());
+        if !only.is_empty() {
+            let parts: Vec<Part> = only.iter().map(|part| part_of(*part)).collect();
+            return Ok(models::cuda::check(&gpu, seed, &parts, &mut report)?);
+        }
         models::cuda::check_shared(&gpu, nccl.is_ok(), seed, &mut report)?;
-        models::cuda::check(&gpu, seed, &mut report)?;
+        models::cuda::check(&gpu, seed, &Part::ALL, &mut report)?;
         match nccl {
             Ok(version) => eprintln!("NCCL {version}, checked with one rank"),
             Err(error) => eprintln!("not checked: {error}"),
         }
         Ok(())
+    }
+
+    fn part_of(compared: Compared) -> Part {
+        match compared {
+            Compared::Operations => Part::Operations,
+            Compared::LanguageModels => Part::LanguageModels,
+            Compared::Embedders => Part::Embedders,
+            Compared::Ranking => Part::Ranking,
+        }
     }
 
     pub(in crate::cli) fn bench(json: bool, only: &[Work]) -> anyhow::Result<()> {

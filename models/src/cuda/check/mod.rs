@@ -52,23 +52,50 @@ impl Check {
     }
 }
 
-/// Runs all comparisons; `seed` makes the inputs.
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Every operation by itself.
+    Operations,
+    /// Whole language models.
+    LanguageModels,
+    /// Whole embedders.
+    Embedders,
+    /// Ranks in a catalogue.
+    Ranking,
+}
+
+impl Part {
+    /// All of them, in the order in which they are compared.
+    pub const ALL: [Self; 4] = [Self::Operations, Self::LanguageModels, Self::Embedders, Self::Ranking];
+}
+
+/// Runs the comparisons of these parts; `seed` makes the inputs.
 ///
 /// # Errors
 /// When something cannot be run at all.
-pub fn check(gpu: &Gpu, seed: u64, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+pub fn check(gpu: &Gpu, seed: u64, parts: &[Part], report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
     let folder = std::env::temp_dir().join(format!("langptune-check-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|source| ModelError::io(&folder, source))?;
-    let outcome = check_in(gpu, seed, &folder, report);
+    let mut each = parts.iter();
+    let outcome = each.try_for_each(|part| check_part(gpu, seed, *part, &folder, report));
     let _ = std::fs::remove_dir_all(&folder);
     outcome
 }
 
-fn check_in(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
-    operations::check(gpu, seed, report)?;
-    decoder::check(gpu, seed, folder, report)?;
-    encoder::check(gpu, seed, folder, report)?;
-    catalogue::check(gpu, seed, report)
+fn check_part(
+    gpu: &Gpu,
+    seed: u64,
+    part: Part,
+    folder: &Path,
+    report: &mut dyn FnMut(Check),
+) -> Result<(), ModelError> {
+    match part {
+        Part::Operations => operations::check(gpu, seed, report),
+        Part::LanguageModels => decoder::check(gpu, seed, folder, report),
+        Part::Embedders => encoder::check(gpu, seed, folder, report),
+        Part::Ranking => catalogue::check(gpu, seed, report),
+    }
 }
 
 fn largest(values: &[f32]) -> f64 {
