@@ -116,7 +116,20 @@ pub fn tensor_to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Mode
     tensor
         .inner()
         .try_into_vec_as::<f32>()
-        .map_err(|error| ModelError::Input(format!("a tensor could not be read back: {error:?}")))
+        .map_err(|error| unreadable(&format!("{error:?}")))
+}
+
+/// What went wrong on a device is known once its results are read: most often it had no room for one of them.
+fn unreadable(said: &str) -> ModelError {
+    const NO_ROOM: &str = "can't allocate buffer of size: ";
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let bytes = said.split_once(NO_ROOM).map(|(_, rest)| digits(rest));
+    ModelError::Input(match bytes.filter(|bytes| !bytes.is_empty()) {
+        Some(bytes) => format!(
+            "the GPU's driver gives no {bytes} bytes in one piece: send fewer texts or users through the model together, or shorter ones"
+        ),
+        None => format!("a tensor could not be read back: {said}"),
+    })
 }
 
 /// Refuses a parameter that `device` does not hold in one piece.
@@ -139,4 +152,20 @@ pub(crate) fn check_size(spec: &ParameterSpec, device: &Device) -> Result<(), Mo
 /// `[rows, columns]` from row-major data.
 pub(crate) fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(data, [rows, columns]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_room_is_told_from_other_trouble() {
+        let said = "Execution(An error happened\nCaused by:\n  can't allocate buffer of size: 167760000\nNo backtrace)";
+        assert!(unreadable(said).to_string().contains("gives no 167760000 bytes"));
+        assert!(
+            unreadable("Execution(lost)")
+                .to_string()
+                .contains("read back: Execution(lost)")
+        );
+    }
 }
