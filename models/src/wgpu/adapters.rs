@@ -110,6 +110,13 @@ pub fn adapters() -> Vec<Adapter> {
     find_adapters()
 }
 
+/// How many of [`adapters`] are GPUs.
+pub fn gpus() -> usize {
+    let adapters = adapters();
+    let gpus = adapters.iter().filter(|adapter| adapter.kind != AdapterKind::Software);
+    gpus.count()
+}
+
 fn find_adapters() -> Vec<Adapter> {
     let mut software = Vec::new();
     for api in APIS {

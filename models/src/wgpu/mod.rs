@@ -4,5 +4,5 @@ mod adapters;
 mod check;
 
 pub(crate) use adapters::largest_buffer;
-pub use adapters::{Adapter, AdapterKind, adapters, open};
+pub use adapters::{Adapter, AdapterKind, adapters, gpus, open};
 pub use check::{Comparison, check};

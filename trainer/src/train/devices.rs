@@ -146,9 +146,10 @@ fn visible_gpus() -> usize {
     0
 }
 
+/// GPUs among the adapters: where there are others, the processor in the guise of one is nobody's share.
 fn visible_adapters() -> usize {
     #[cfg(feature = "wgpu")]
-    return models::wgpu::adapters().len();
+    return models::wgpu::gpus().max(1);
     #[cfg(not(feature = "wgpu"))]
     0
 }
