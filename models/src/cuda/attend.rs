@@ -29,10 +29,11 @@ struct Tensor {
     staying: bool,
 }
 
+/// The kernels on tensor cores for heads of `dim`, where a card's blocks have the shared memory that they need.
 fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
     // The kernel of keys is compiled with one stage less for cards that have not the room.
     const KEYS_256: (u32, u32) = (131_584, 98_560);
-    Some(match dim {
+    let kernels = match dim {
         64 => Tensor {
             attend: (TENSOR_ATTEND_64, 128, 49_152),
             queries: (TENSOR_QUERIES_64, 128, 49_152),
@@ -63,7 +64,12 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
             staying: false,
         },
         _ => return None,
-    })
+    };
+    let needed = [kernels.attend, kernels.queries, kernels.keys, kernels.token];
+    needed
+        .iter()
+        .all(|(_, _, memory)| *memory <= shared_memory)
+        .then_some(kernels)
 }
 
 /// What of a forward pass the way back needs.
