@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """The model on paper of docs/scaling.md: bytes on the wire against compute, for one update of every GPU's own 16 users.
 
-    python bench/scaling_model.py
+    python bench/scaling_model.py                 # the tables
+    python bench/scaling_model.py measured.json   # points of `bench/scaling.py --output measured.json` beside what is predicted for them
+
+Beside measured points, compute is what one rank of the same call took; what ranks cost each other is the model's.
 
 Compute times were measured on one H100 (docs/benchmarks.md); bandwidths and latencies are assumptions, named below. Prints the tables.
 """
+import json
+import sys
 
 # Of NVLink's 450 GB/s each way and of 400 Gb/s InfiniBand's 50 GB/s, what large collectives reach; a ring's step between hosts or
 # within one; a small collective over TCP costs rank 0 this for every rank.
@@ -72,7 +77,70 @@ def show(model, cases):
     print()
 
 
+# Of a card, which a measured step is not told by itself: an embedder's step alone, in seconds, and copies of parts by value moved.
+EMBEDDER_STEP, PARTS_BY_VALUE = 0.008, (0.0400 - 0.0164) / 1_519_386_624
+# What rank 0's TCP carries a second, to all others one after the other: assumed.
+LOOPBACK = 2e9
+# Dimensions of BERT-large's vectors.
+WIDTH = 1024
+NAMES = {"gemma-2b": "Gemma-2B, adapters of rank 1024", "llama-3-8b": "Llama-3-8B, last 4 blocks and head"}
+
+
+def stage_seconds(stage, shapes, alone, timed, ranks, sharded, share):
+    """Seconds that a stage is predicted to take on ranks of one host, each with `share` of the work that took `alone` by itself; None where
+    there is no model of it."""
+    load = timed["load"]
+    if stage in ("rollouts", "sweep") and share < 1:
+        # Bound by latency the more, the fewer texts there are.
+        return None
+    if stage in ("rollouts", "scores", "sweep"):
+        return alone * share
+    if stage == "catalogue":
+        vectors = load["items"] * ranks * 4 * WIDTH
+        return alone * share + (ranks - 1) * vectors / LOOPBACK
+    steps = load["epochs"] if stage == "language_model" else 1
+    if stage == "language_model":
+        model = MODELS[NAMES[shapes]]
+    else:
+        trained = timed["embedder_trained"]
+        model = dict(trained=trained, step=EMBEDDER_STEP, parts=trained * PARTS_BY_VALUE)
+    local, wire, latency = step_seconds(model, ranks, GPUS_OF_HOST)
+    if not sharded:
+        # An all-reduce moves as much; every rank steps over everything, and nothing is cut into parts.
+        local = model["step"]
+    return (alone - steps * model["step"]) * share + steps * (local + wire + latency)
+
+
+def beside(measured):
+    """Every measured stage, and its prediction."""
+    runs = [run for run in measured["runs"] if "failed" not in run]
+    one = next((run["weak"] for run in runs if run["ranks"] == 1), None)
+    if not one:
+        sys.exit("no run of one rank to compare with")
+    print("| ranks | scaling | ZeRO-2 | stage | seconds | predicted | efficiency | predicted | idle | communication |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for run in runs:
+        for kind in ("weak", "strong"):
+            for stage, part in ((run[kind] or {}).get("stages") or {}).items():
+                if run["ranks"] == 1 or stage not in one["stages"]:
+                    continue
+                alone, share = one["stages"][stage]["seconds"], 1 if kind == "weak" else 1 / run["ranks"]
+                expected = None
+                if run["shapes"] in NAMES:
+                    expected = stage_seconds(stage, run["shapes"], alone, run[kind], run["ranks"], run["sharded"], share)
+                cells = [f"{part['seconds']:.3f} s", f"{expected:.3f} s" if expected else "–"]
+                cells += [f"{100 * alone * share / seconds:.1f} %" if seconds else "–" for seconds in (part["seconds"], expected)]
+                cells += [f"{100 * part[name]:.1f} %" for name in ("idle_share", "communication_share")]
+                zero = "on" if run["sharded"] else "off"
+                print(f"| {run['ranks']} | {kind} | {zero} | {stage.replace('_', ' ')} | {' | '.join(cells)} |")
+    if not any(run["shapes"] in NAMES for run in runs):
+        print("\nNothing is predicted for these shapes: the model is of the published runs' on GPUs.")
+
+
 def main():
+    if len(sys.argv) > 1:
+        with open(sys.argv[1]) as file:
+            return beside(json.load(file))
     plain = [(8, 8, "as it is", {})]
     plain += [(ranks, nics, "as it is", {}) for ranks in (64, 512) for nics in (8, 1)]
     changed = [

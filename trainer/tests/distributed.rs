@@ -785,36 +785,65 @@ fn launchers_of_two_hosts_make_one_run() {
     assert_eq!(at_end(&one), at_end(&two));
 }
 
+/// `bench --updates 1`: its JSON, or what it said.
+fn timed(ranks: u64, words: &[&str]) -> Result<Value, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
+    if ranks > 1 {
+        command.args(["launch", "--nproc", &ranks.to_string(), "--"]);
+    }
+    let output = command.args(["bench", "--updates", "1"]).args(words).output().unwrap();
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
 #[test]
 fn updates_are_timed_alone_and_as_ranks() {
-    let timed = |ranks: u64, words: &[&str]| -> Value {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_langptune"));
-        if ranks > 1 {
-            command.args(["launch", "--nproc", &ranks.to_string(), "--"]);
-        }
-        let output = command.args(["bench", "--updates", "1"]).args(words).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    };
+    let stages = ["rollouts", "scores", "language_model", "embedder", "sweep", "catalogue"];
     for (ranks, words, shares) in [(1, &[][..], 1), (2, &[], 2), (2, &["--shard-optimizer", "false"], 1)] {
-        let found = timed(ranks, words);
+        let found = timed(ranks, words).unwrap();
         assert_eq!(found["ranks"], ranks);
         assert_eq!(found["sharded"], shares == 2);
-        let timed = &found["timed"];
-        let count = |name: &str| timed[name].as_u64().unwrap();
-        let (kept, trained) = (count("moments_kept"), count("trained"));
-        assert!(kept >= trained / shares && kept <= trained / shares + 100, "{found}");
-        for part in ["rollouts", "language_model", "embedder"] {
-            let number = |name: &str| timed[part][name].as_f64().unwrap();
-            assert!(number("seconds") > 0.0 && number("tokens_per_second") > 0.0);
-            let lost = number("idle_share") + number("communication_share");
-            assert!((0.0..=1.0).contains(&lost) && (lost == 0.0) == (ranks == 1), "{found}");
+        // Alone weak and strong scaling are the same.
+        assert_eq!(found["strong"].is_null(), ranks == 1);
+        for (scaling, share) in [("weak", 1), ("strong", ranks)] {
+            let timed = &found[scaling];
+            if timed.is_null() {
+                continue;
+            }
+            let count = |name: &str| timed[name].as_u64().unwrap();
+            let (kept, trained) = (count("moments_kept"), count("trained"));
+            assert!(kept >= trained / shares && kept <= trained / shares + 100, "{found}");
+            assert_eq!(timed["stages"].as_object().unwrap().len(), stages.len());
+            let memory = timed["memory_bytes"].as_array().unwrap();
+            assert!(memory.len() as u64 == ranks && memory.iter().all(|bytes| bytes.as_f64().unwrap() > 1e6));
+            let number = |stage: &str, name: &str| timed["stages"][stage][name].as_f64().unwrap();
+            for stage in stages {
+                assert!(number(stage, "seconds") > 0.0 && number(stage, "tokens_per_second") > 0.0);
+                let lost = number(stage, "idle_share") + number(stage, "communication_share");
+                assert!((0.0..=1.0).contains(&lost) && (lost == 0.0) == (ranks == 1), "{found}");
+            }
+            // Four users with two responses, eight profiles, of twelve tokens each: of every rank, or of all together.
+            for stage in ["rollouts", "sweep"] {
+                let tokens = number(stage, "seconds") * number(stage, "tokens_per_second");
+                assert!((tokens - (96 * ranks / share) as f64).abs() < 1e-6, "{stage}: {tokens}");
+            }
         }
-        // Four users, two responses of twelve tokens, on every rank.
-        let tokens =
-            timed["rollouts"]["seconds"].as_f64().unwrap() * timed["rollouts"]["tokens_per_second"].as_f64().unwrap();
-        assert!((tokens - (96 * ranks) as f64).abs() < 1e-6, "{tokens}");
     }
+}
+
+#[test]
+fn stages_and_scaling_are_chosen_and_what_cannot_be_dealt_out_is_refused() {
+    let chosen = ["--stages", "embedder,catalogue", "--scaling", "strong"];
+    let found = timed(2, &chosen).unwrap();
+    assert!(found["weak"].is_null());
+    let stages: Vec<&String> = found["strong"]["stages"].as_object().unwrap().keys().collect();
+    assert_eq!(stages, ["catalogue", "embedder"]);
+    let said = timed(3, &chosen).unwrap_err();
+    assert!(said.contains("a number of ranks that divides it, not 3"), "{said}");
+    let said = timed(1, &["--shapes", "llama-3-8b"]).unwrap_err();
+    assert!(said.contains("--shapes"), "{said}");
 }
 
 #[test]

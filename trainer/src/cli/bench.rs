@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::config::{Collectives, Device, Precision};
 use crate::hub::resolve_model;
-use crate::train;
+use crate::train::{self, Stage};
 
 /// Time sampling and embedding; one JSON object a line, with the names of bench/peer_cpu.py.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub struct BenchArgs {
     #[arg(long, value_enum, value_name = "WORK", requires = "gpu")]
     only: Vec<Work>,
     /// Time so many updates of training instead, after one to warm up, alone or as a rank of `langptune launch`: of tiny models on
-    /// processors and with --device wgpu, of Gemma-2B's shapes and the published runs' load with --device cuda. Prints one JSON object.
+    /// processors and with --device wgpu, of the published runs' shapes and load with --device cuda. Prints one JSON object.
     #[arg(long, value_name = "N", conflicts_with_all = ["lm", "embedder", "inputs", "gpu"])]
     updates: Option<usize>,
     /// With --updates: whether ranks share the optimizer's state out.
@@ -51,6 +51,16 @@ pub struct BenchArgs {
     /// With --updates: what carries gradients; nccl with --device cuda, else tcp.
     #[arg(long, requires = "updates")]
     pub(super) collectives: Option<Collectives>,
+    /// With --updates: whether every rank has as much work as one alone, or a share of it; both, one after the other, by default where
+    /// there are several.
+    #[arg(long, value_enum, value_delimiter = ',', requires = "updates")]
+    pub(super) scaling: Vec<Scaling>,
+    /// With --updates: what is timed; all by default.
+    #[arg(long, value_enum, value_delimiter = ',', requires = "updates")]
+    pub(super) stages: Vec<Stage>,
+    /// With --updates and --device cuda: the language model's shapes [default: gemma-2b].
+    #[arg(long, value_enum, requires = "updates")]
+    pub(super) shapes: Option<LmShapes>,
     /// Time nothing, but train the adapter in this folder and print the log-probabilities of its rollouts before and after: one JSON
     /// object. DIR has `model`, a Hugging Face folder; `adapter`, a PEFT folder; and `rollouts.jsonl`, lines of {"prompt": [tokens],
     /// "responses": [[tokens], …], "slopes": [of each response's log-probability in what is minimised]}.
@@ -74,6 +84,26 @@ pub struct BenchArgs {
     /// Where the models compute.
     #[arg(long, default_value_t = Device::Cpu)]
     pub(super) device: Device,
+}
+
+/// How work grows with the ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scaling {
+    /// Every rank has as much as one alone.
+    Weak,
+    /// All ranks together have as much as one alone.
+    Strong,
+}
+
+/// Language models of the published runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LmShapes {
+    /// Gemma-2B with adapters of rank 1024.
+    #[value(name = "gemma-2b")]
+    Gemma2b,
+    /// Llama-3-8B with its last four blocks trained.
+    #[value(name = "llama-3-8b")]
+    Llama8b,
 }
 
 /// Work of a training run.

@@ -4,15 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use models::{Decoder, DecoderOptions, EncoderOptions, LanguageModel, LoraConfig, TrainedPart};
 use models::{write_initial_decoder, write_initial_encoder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::bench::BenchArgs;
+use super::UsageError;
+use super::bench::{BenchArgs, Scaling};
 use crate::config::{Collectives, Device};
 use crate::dist::{self, Communicator, Identity, Solo};
-use crate::train::{self, Load, Sharing, time_updates};
+use crate::train::{self, Load, Sharing, Stage, Timed, Timing};
 
 const WATCHDOG: Duration = Duration::from_secs(300);
 
@@ -32,12 +34,16 @@ const TINY: Load = Load {
     epochs: 4,
     pairs: 8,
     text_tokens: 32,
+    sweep_users: 8,
+    sweep_slots: 4,
+    items: 64,
+    item_tokens: 12,
     vocabulary: 512,
 };
 
 /// The load of the published runs on each GPU.
 #[cfg(feature = "engine")]
-const GEMMA: Load = Load {
+const PUBLISHED: Load = Load {
     updates: 0,
     users: 16,
     prompt_tokens: 1024,
@@ -45,7 +51,11 @@ const GEMMA: Load = Load {
     epochs: 4,
     pairs: 32,
     text_tokens: 512,
-    // What both models know.
+    sweep_users: 64,
+    sweep_slots: 32,
+    items: 8192,
+    item_tokens: 180,
+    // What all models know.
     vocabulary: 30_000,
 };
 
@@ -70,7 +80,11 @@ fn join(arguments: &BenchArgs, updates: usize, sharing: Sharing) -> anyhow::Resu
     dist::end_with_launcher(variable);
     let identity = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        config: Sha256::digest(format!("bench {updates} {sharing:?}")).into(),
+        config: Sha256::digest(format!(
+            "bench {updates} {sharing:?} {:?} {:?} {:?}",
+            arguments.scaling, arguments.stages, arguments.shapes
+        ))
+        .into(),
         dataset: [0; 32],
     };
     let end = |error: &dist::DistError| {
@@ -84,9 +98,9 @@ fn join(arguments: &BenchArgs, updates: usize, sharing: Sharing) -> anyhow::Resu
 }
 
 fn time(comm: &mut dyn Communicator, arguments: &BenchArgs, updates: usize, sharing: Sharing) -> anyhow::Result<()> {
-    let (shapes, load, timed) = match arguments.device {
-        Device::Cuda(_) => on_gpu(comm, arguments.device, updates, sharing)?,
-        device @ (Device::Cpu | Device::Wgpu(_)) => through_burn(comm, device, updates, sharing)?,
+    let (shapes, timed) = match arguments.device {
+        Device::Cuda(_) => on_gpu(comm, arguments, updates, sharing)?,
+        Device::Cpu | Device::Wgpu(_) => through_burn(comm, arguments, updates, sharing)?,
     };
     if comm.rank() > 0 {
         return Ok(());
@@ -97,22 +111,55 @@ fn time(comm: &mut dyn Communicator, arguments: &BenchArgs, updates: usize, shar
         "device": arguments.device.to_string(),
         "sharded": sharing.shard_optimizer && comm.world() > 1,
         "collectives": if comm.has_device() { "nccl" } else { "tcp" },
-        "load": load,
-        "timed": timed,
+        "weak": timed.weak,
+        "strong": timed.strong,
         "description": comm.description(),
     });
     super::print(&format!("{line}\n"))
 }
 
-type Outcome = (&'static str, Load, train::Timed);
+/// What was asked for, as far as it differs.
+#[derive(Default)]
+struct Found {
+    weak: Option<Timed>,
+    strong: Option<Timed>,
+}
+
+/// Times weak scaling, then strong, of the same models.
+fn scaled(
+    mut timing: Timing<'_>,
+    arguments: &BenchArgs,
+    (load, world): (Load, usize),
+    memory: &dyn Fn() -> u64,
+) -> anyhow::Result<Found> {
+    let stages = match &arguments.stages[..] {
+        [] => Stage::value_variants(),
+        stages => stages,
+    };
+    let wanted = |scaling| arguments.scaling.is_empty() || arguments.scaling.contains(&scaling);
+    let mut found = Found::default();
+    // Alone both are the same.
+    if wanted(Scaling::Weak) || world == 1 {
+        found.weak = Some(timing.time(load, stages, memory)?);
+    }
+    if wanted(Scaling::Strong) && world > 1 {
+        found.strong = Some(timing.time(load.dealt(world)?, stages, memory)?);
+    }
+    Ok(found)
+}
+
+type Outcome = (&'static str, Found);
 
 fn through_burn(
     comm: &mut dyn Communicator,
-    device: Device,
+    arguments: &BenchArgs,
     updates: usize,
     sharing: Sharing,
 ) -> anyhow::Result<Outcome> {
-    let device = train::device(train::own_device(device, comm.local_rank()))?;
+    if arguments.shapes.is_some() {
+        return Err(UsageError::new("--shapes: only --device cuda has these; others time tiny models").into());
+    }
+    let device = train::device(train::own_device(arguments.device, comm.local_rank()))?;
     let folder = tempfile::tempdir()?;
     let write = |name: &str, config: &str, write: &dyn Fn(&Path) -> Result<(), models::ModelError>| {
         let folder = folder.path().join(name);
@@ -144,23 +191,35 @@ fn through_burn(
     let mut embedder = models::Bert::load(&embedder, &options)?;
     let load = Load { updates, ..TINY };
     let memory = || train::peak_memory().unwrap_or(0);
-    let timed = time_updates(comm, lm.as_mut(), Some(&mut embedder), load, sharing, &memory)?;
-    Ok(("tiny", load, timed))
+    let world = comm.world();
+    let timing = Timing::new(comm, lm.as_mut(), &mut embedder, sharing)?;
+    Ok(("tiny", scaled(timing, arguments, (load, world), &memory)?))
 }
 
 #[cfg(feature = "engine")]
-fn on_gpu(comm: &mut dyn Communicator, device: Device, updates: usize, sharing: Sharing) -> anyhow::Result<Outcome> {
+fn on_gpu(
+    comm: &mut dyn Communicator,
+    arguments: &BenchArgs,
+    updates: usize,
+    sharing: Sharing,
+) -> anyhow::Result<Outcome> {
     use models::cuda::{
         CudaDecoder, CudaDecoderOptions, CudaEncoder, CudaEncoderOptions, Element, Shapes, embedder_plan,
     };
-    let gpu = train::gpu(train::own_device(device, comm.local_rank()))?;
+
+    use super::bench::LmShapes;
+    let shapes = match arguments.shapes {
+        None | Some(LmShapes::Gemma2b) => Shapes::Gemma2b,
+        Some(LmShapes::Llama8b) => Shapes::Llama8b,
+    };
+    let gpu = train::gpu(train::own_device(arguments.device, comm.local_rank()))?;
     let options = CudaDecoderOptions {
         gpu: gpu.clone(),
         element: Element::Bf16,
-        part: Shapes::Gemma2b.part(),
+        part: shapes.part(),
         seed: 3,
     };
-    let mut lm = CudaDecoder::random(Shapes::Gemma2b.plan(), &options)?;
+    let mut lm = CudaDecoder::random(shapes.plan(), &options)?;
     let options = CudaEncoderOptions {
         gpu: gpu.clone(),
         element: Element::Bf16,
@@ -168,14 +227,15 @@ fn on_gpu(comm: &mut dyn Communicator, device: Device, updates: usize, sharing: 
         train: true,
     };
     let mut embedder = CudaEncoder::random(embedder_plan(), &options)?;
-    let load = Load { updates, ..GEMMA };
+    let load = Load { updates, ..PUBLISHED };
     let memory = || gpu.memory().map_or(0, |(free, all)| (all - free) as u64);
-    let timed = time_updates(comm, &mut lm, Some(&mut embedder), load, sharing, &memory)?;
-    Ok((Shapes::Gemma2b.name(), load, timed))
+    let world = comm.world();
+    let timing = Timing::new(comm, &mut lm, &mut embedder, sharing)?;
+    Ok((shapes.name(), scaled(timing, arguments, (load, world), &memory)?))
 }
 
 #[cfg(not(feature = "engine"))]
-fn on_gpu(_: &mut dyn Communicator, _: Device, _: usize, _: Sharing) -> anyhow::Result<Outcome> {
+fn on_gpu(_: &mut dyn Communicator, _: &BenchArgs, _: usize, _: Sharing) -> anyhow::Result<Outcome> {
     anyhow::bail!(
         "this langptune was built without CUDA; build it with `cargo build --release --package trainer --features engine`"
     )

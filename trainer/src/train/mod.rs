@@ -16,6 +16,7 @@ mod shard;
 mod share;
 mod small_updates;
 mod timing;
+mod timing_sweeps;
 mod trace;
 
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ pub(crate) use pace::peak_memory;
 pub(crate) use setup::{check_items, check_prompts};
 pub use setup::{end_tokens, open_any_encoder, open_decoder, open_encoder, open_language_model, pooling};
 pub use small_updates::{LogprobsAfter, SlopedRollouts, read_sloped_rollouts, small_updates};
-pub use timing::{Load, PUBLISHED_ADAM, Part, Timed, time_updates};
+pub use timing::{Load, PUBLISHED_ADAM, Part, Stage, Timed, Timing};
 use trace::Trace;
 
 /// A run: models, data, optimizers and logs.
