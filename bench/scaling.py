@@ -10,7 +10,8 @@
 With --device cuda every rank has a GPU, random weights and the load of the published runs: rollouts of 16 users (1024 + 2 × 512
 tokens), their log-probabilities, 4 epochs with a step each, an embedder batch of 32 pairs with a step, a sweep that writes profiles of
 64 users, a catalogue of 8192 items. Weak scaling gives that to every rank, strong scaling deals it out over all. With --device cpu
-models are tiny and ranks get one thread each. Ranks default to the powers of two up to the GPUs, or to the processors.
+models are tiny and ranks get one thread each; with cuda the processors are
+shared out as among the most ranks. Ranks default to the powers of two up to the GPUs, or to the processors.
 
 The optimizer's state is shared out among ranks (ZeRO-2); on the most ranks (--unsharded last; or all, or none) the training stages run
 without that too. An estimate of the time is printed first, and with --estimate alone.
@@ -38,6 +39,8 @@ SECONDS = {
     "gemma-2b": dict(zip(STAGES, (1.65, 0.70, 4.73, 0.14, 3.3, 1.74))),
     "llama-3-8b": dict(zip(STAGES, (6.8, 0.96, 2.11, 0.14, 13.5, 1.74))),
 }
+# Those of one rank alone, which strong scaling deals out.
+USERS = {"cuda": 16, "cpu": 4}
 # Assumed, not measured: a process until its first update, compiling kernels and joining NCCL included; and what a stage of half the work
 # takes where it is bound by latency, not by work (rollouts, sweep).
 START, LATENCY_BOUND = 25, 0.85
@@ -51,14 +54,23 @@ def gpus():
     return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
-def environment():
-    """Ranks' environment: NVLink multicast stays off, as hosts that share their switches refuse it."""
-    return {"NCCL_NVLS_ENABLE": "0", "RAYON_NUM_THREADS": "1", **os.environ}
+def environment(device, most):
+    """Ranks' environment: NVLink multicast stays off, as hosts that share their switches refuse it; every rank has as many threads as one
+    of the most ranks can have, so that fewer are not faster for that."""
+    threads = max(1, os.cpu_count() // most) if device == "cuda" else 1
+    return {"NCCL_NVLS_ENABLE": "0", "RAYON_NUM_THREADS": str(threads), **os.environ}
 
 
 def plan(options, ranks):
     """The runs: number of ranks, whether state is shared out, kinds of scaling, stages."""
-    runs = [(count, True, options.scaling if count > 1 else ["weak"], options.stages) for count in ranks]
+    runs = []
+    for count in ranks:
+        scaling = options.scaling if count > 1 else ["weak"]
+        if USERS[options.device] % count and "strong" in scaling:
+            print(f"{count} ranks: no strong scaling, {USERS[options.device]} users cannot be dealt out evenly", file=sys.stderr)
+            scaling = [kind for kind in scaling if kind != "strong"]
+        if scaling:
+            runs.append((count, True, scaling, options.stages))
     training = [stage for stage in options.stages if stage in TRAINING]
     several = [count for count in ranks if count > 1]
     if training:
@@ -82,17 +94,24 @@ def estimate(shapes, updates, runs):
     return total
 
 
-def run(options, count, sharded, scaling, stages):
+def run(options, count, sharded, scaling, stages, variables):
     bench = ["bench", "--updates", str(options.updates), "--device", options.device, "--shard-optimizer", str(sharded).lower()]
     bench += ["--scaling", ",".join(scaling), "--stages", ",".join(stages)]
     if options.device == "cuda":
         bench += ["--shapes", options.shapes]
     command = [options.program, *bench] if count == 1 else [options.program, "launch", "--nproc", str(count), "--", *bench]
     started = time.monotonic()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment())
+    # What other runs find is worth having where one fails.
+    failed = {"ranks": count, "sharded": sharded, "failed": " ".join(command)}
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=variables, timeout=options.timeout)
+    except subprocess.TimeoutExpired:
+        # Ranks end with their launcher.
+        failed["failed"] += f": not done after {options.timeout} s"
+        return failed
     if done.returncode:
-        # What the others found is worth having.
-        return {"ranks": count, "sharded": sharded, "failed": f"{' '.join(command)}: exit code {done.returncode}"}
+        failed["failed"] += f": exit code {done.returncode}"
+        return failed
     return {**json.loads(done.stdout), "wall_seconds": time.monotonic() - started}
 
 
@@ -139,6 +158,7 @@ def parse():
     parser.add_argument("--stages", type=lambda text: chosen(text, STAGES), default=STAGES, help=f"some of {','.join(STAGES)}")
     parser.add_argument("--scaling", type=lambda text: chosen(text, ["weak", "strong"]), default=["weak", "strong"])
     parser.add_argument("--unsharded", choices=["none", "last", "all"], default="last", help="where ZeRO-2 is left out as well")
+    parser.add_argument("--timeout", type=float, default=240, help="seconds that a run may take (default: 240)")
     parser.add_argument("--estimate", action="store_true", help="say how long it would take, and stop")
     parser.add_argument("--fault", action="store_true", help="the fault test in place of timings")
     parser.add_argument("--work", help="with --fault: folder for its run, kept; a temporary one by default")
@@ -160,9 +180,10 @@ def main():
         ranks = [2**power for power in range(most.bit_length()) if 2**power <= most]
     found = {"device": options.device}
     if options.fault:
-        found["fault"] = scaling_fault.trial(options, ranks[-1], environment())
+        found["fault"] = scaling_fault.trial(options, ranks[-1], environment(options.device, ranks[-1]))
     else:
-        runs = plan(options, ranks)
+        # Everything is compared with one rank.
+        runs = plan(options, sorted({1, *ranks}))
         found["updates"] = options.updates
         if options.device == "cuda":
             found["estimated_seconds"] = estimate(options.shapes, options.updates, runs)
@@ -173,7 +194,7 @@ def main():
         one = None
         started = time.monotonic()
         for count, sharded, scaling, stages in runs:
-            done = run(options, count, sharded, scaling, stages)
+            done = run(options, count, sharded, scaling, stages, environment(options.device, ranks[-1]))
             compare(done, one)
             if count == 1 and "failed" not in done:
                 one = done
