@@ -1,10 +1,10 @@
 //! The way back through a forward pass.
 
 use super::forward::{LONGEST_ROW, choose};
-use super::rows::Gathered;
 use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
 use crate::ModelError;
 use crate::cuda::attend::Attended;
+use crate::cuda::batch::Grouped;
 use crate::cuda::fused::Then;
 use crate::cuda::gemm::{Factor, Scale};
 use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
@@ -289,7 +289,7 @@ impl CudaEncoder {
         }
     }
 
-    fn scatter(&mut self, gathered: &Gathered, slope: &Buffer, slot: Option<usize>) -> Result<(), ModelError> {
+    fn scatter(&mut self, gathered: &Grouped, slope: &Buffer, slot: Option<usize>) -> Result<(), ModelError> {
         let Some(slot) = slot else { return Ok(()) };
         let table = self.parameters.zeroed_slope(slot)?;
         let width = self.plan.hidden;

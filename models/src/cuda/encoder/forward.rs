@@ -1,6 +1,6 @@
 //! The forward pass over packed texts.
 
-use super::rows::Gathered;
+use super::rows::gathered;
 use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
 use crate::cuda::fused::After;
 use crate::cuda::gemm::{Epilogue, Factor, Scale};
@@ -53,7 +53,7 @@ impl CudaEncoder {
             return Ok(None);
         }
         // The card is busy meanwhile.
-        let gathered = Gathered::of(&self.gpu, texts)?;
+        let gathered = gathered(&self.gpu, texts)?;
         Ok(Some(Part {
             texts: own,
             gathered,

@@ -8,7 +8,7 @@ mod rows;
 use std::path::{Path, PathBuf};
 
 use crate::cuda::attend::Heads;
-use crate::cuda::batch::Rows;
+use crate::cuda::batch::{Grouped, Rows};
 use crate::cuda::gpu::{Buffer, Element, Gpu};
 use crate::cuda::parameters::Parameters;
 use crate::decoder::check_vocabulary;
@@ -130,7 +130,7 @@ struct Saved {
 struct Part {
     texts: Texts,
     /// Which rows of the tables were gathered.
-    gathered: [rows::Gathered; 2],
+    gathered: [Grouped; 2],
     embedded: Buffer,
     layers: Vec<Saved>,
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::Texts;
 use crate::ModelError;
-use crate::cuda::batch::Rows;
-use crate::cuda::gpu::{Buffer, Gpu};
+use crate::cuda::batch::{Grouped, Rows};
+use crate::cuda::gpu::Gpu;
 use crate::ops::RowShape;
 
 /// Texts in runs of at most `most` tokens, but at least one.
@@ -52,43 +52,12 @@ fn positions(texts: &[&[u32]]) -> Vec<u32> {
     texts.iter().flat_map(|text| 0..text.len() as u32).collect()
 }
 
-/// Which rows of a table were gathered: the gathering rows by the row that they took.
-#[derive(Debug)]
-pub(super) struct Gathered {
-    /// Gathering rows, those of one taken row together and in order.
-    pub(super) order: Buffer,
-    /// Where each taken row's begin, and the end.
-    pub(super) starts: Buffer,
-    /// Taken rows, each once.
-    pub(super) ids: Buffer,
-    pub(super) count: usize,
-}
-
-impl Gathered {
-    fn new(gpu: &Gpu, taken: &[u32]) -> Result<Self, ModelError> {
-        let mut order: Vec<u32> = (0..taken.len() as u32).collect();
-        order.sort_unstable_by_key(|&row| (taken[row as usize], row));
-        let (mut ids, mut starts) = (Vec::new(), Vec::new());
-        for (place, &row) in order.iter().enumerate() {
-            let id = taken[row as usize];
-            if ids.last() != Some(&id) {
-                ids.push(id);
-                starts.push(place as u32);
-            }
-        }
-        starts.push(order.len() as u32);
-        Ok(Self {
-            order: gpu.upload(&order)?,
-            starts: gpu.upload(&starts)?,
-            count: ids.len(),
-            ids: gpu.upload(&ids)?,
-        })
-    }
-
-    /// Of words and of positions.
-    pub(super) fn of(gpu: &Gpu, texts: &[&[u32]]) -> Result<[Self; 2], ModelError> {
-        Ok([Self::new(gpu, &texts.concat())?, Self::new(gpu, &positions(texts))?])
-    }
+/// Which rows of the tables of words and of positions texts take.
+pub(super) fn gathered(gpu: &Gpu, texts: &[&[u32]]) -> Result<[Grouped; 2], ModelError> {
+    Ok([
+        Grouped::new(gpu, &texts.concat())?,
+        Grouped::new(gpu, &positions(texts))?,
+    ])
 }
 
 #[cfg(test)]
