@@ -1,3 +1,4 @@
+#include <unistd.h>
 // A stand-in for a GPU on the processor: the driver, NVRTC (by compile.py and a C++ compiler), cuBLASLt and NCCL with one rank, as far as the
 // engine calls them. Work is done when it is asked for, or kept where a graph is captured. Buffers are full of what is no number,
 // have guards behind them, and copies and products must lie within them. Kernels for tensor cores are not there: this GPU has
@@ -292,7 +293,7 @@ X int nvrtcCreateProgram(Program** p, const char* s, const char*, int, const cha
 }
 X int nvrtcCompileProgram(Program* p, int, const char* const*) {
     static int n = 0;
-    const std::string base = std::string(getenv("STAND_IN_OUT")) + "/m" + std::to_string(n++);
+    const std::string base = std::string(getenv("STAND_IN_OUT")) + "/m" + std::to_string(getpid()) + "-" + std::to_string(n++);
     std::ofstream(base + ".cu") << p->source;
     p->out = base + ".so";
     const std::string c = std::string("python3 ") + getenv("STAND_IN_COMPILER") + " " + base + ".cu " + p->out + " 1>&2";
