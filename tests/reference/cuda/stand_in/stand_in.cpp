@@ -1,8 +1,8 @@
-#include <unistd.h>
 // A stand-in for a GPU on the processor: the driver, NVRTC (by compile.py and a C++ compiler), cuBLASLt and NCCL with one rank, as far as the
 // engine calls them. Work is done when it is asked for, or kept where a graph is captured. Buffers are full of what is no number,
 // have guards behind them, and copies and products must lie within them. Kernels for tensor cores are not there: this GPU has
 // not the shared memory for them. run.py builds it.
+#include <unistd.h>
 #include <bit>
 #include <cmath>
 #include <cstdint>
