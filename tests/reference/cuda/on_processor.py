@@ -11,14 +11,10 @@ import subprocess
 import sys
 import tempfile
 
+from in_cpp import in_cpp
+
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parents[2] / "models/src/cuda/kernels"
-# What is written in PTX, in C++.
-INSTRUCTIONS = {
-    'asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));': "y.bits = rounded(x);",
-    'asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(x[2 * i + 1]), "f"(x[2 * i]));':
-        "words[i] = rounded(x[2 * i]) | (u32)rounded(x[2 * i + 1]) << 16;",
-}
 
 
 def source(element):
@@ -26,8 +22,7 @@ def source(element):
     for name in ("adam", "encoder"):
         # Both have functions of the same names.
         text += f"namespace {name} {{\n{(KERNELS / f'{name}.cu').read_text()}\n}}\n"
-    for instruction, instead in INSTRUCTIONS.items():
-        text = text.replace(instruction, instead)
+    text = in_cpp(text)
     if "asm(" in text:
         sys.exit("an instruction in PTX has no counterpart in C++ here")
     processor = (HERE / "on_processor.cpp").read_text()

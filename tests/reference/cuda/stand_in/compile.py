@@ -9,12 +9,9 @@ import re
 import subprocess
 import sys
 
-# What is written in PTX, in C++.
-INSTRUCTIONS = {
-    'asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));': "y.bits = rounded(x);",
-    'asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(x[2 * i + 1]), "f"(x[2 * i]));':
-        "words[i] = rounded(x[2 * i]) | (u32)rounded(x[2 * i + 1]) << 16;",
-}
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+from in_cpp import in_cpp  # noqa: E402
 
 
 def binding(name, parameters):
@@ -28,9 +25,7 @@ def binding(name, parameters):
 
 def main():
     source, out = sys.argv[1:]
-    text = pathlib.Path(source).read_text()
-    for instruction, instead in INSTRUCTIONS.items():
-        text = text.replace(instruction, instead)
+    text = in_cpp(pathlib.Path(source).read_text())
     if "asm" in text:
         text = ""
     text = re.sub(r"^#(pragma|line).*$", "", text, flags=re.M)
@@ -39,8 +34,7 @@ def main():
     text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?([\w ]+?) (\w+)\[\];", r"alignas(128) static \1 \2[58000];", text)
     kernels = re.finditer(r'extern "C" __global__\s+void\s+(\w+)\(([^)]*)\)', text)
     bindings = "".join(binding(*kernel.groups()) for kernel in kernels)
-    threads = pathlib.Path(__file__).resolve().parent / "threads.hpp"
-    pathlib.Path(out + ".cpp").write_text(f'#include "{threads}"\n{text}\n{bindings}')
+    pathlib.Path(out + ".cpp").write_text(f'#include "{HERE}/threads.hpp"\n{text}\n{bindings}')
     options = ["-std=c++20", "-O2", "-w", "-fpermissive", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]
     subprocess.run(["g++", *options, "-o", out, out + ".cpp"], check=True)
 
