@@ -1,13 +1,14 @@
 //! Attention: on tensor cores where element, head size and alignment allow it, else by kernels for any of them.
 
 use super::batch::Rows;
+use super::fused::tensor_map;
 use super::gpu::{Argument, Buffer, Element, Gpu, View};
 use super::kernels::{
     ATTEND, ATTEND_DELTA, ATTEND_JOIN, ATTEND_KEYS, ATTEND_QUERIES, ATTEND_STEP, JOIN_SPLITS, Kernel, ROWS_ATTEND_128,
-    ROWS_ATTEND_256, ROWS_KEYS_256, ROWS_QUERIES_128, ROWS_QUERIES_256, SUM_PARTS, TENSOR_ATTEND_64, TENSOR_ATTEND_128,
-    TENSOR_ATTEND_256, TENSOR_DELTAS, TENSOR_KEYS_64, TENSOR_KEYS_128, TENSOR_KEYS_256, TENSOR_QUERIES_64,
-    TENSOR_QUERIES_128, TENSOR_QUERIES_256, TEXTS_ATTEND_64, TEXTS_KEYS_64, TEXTS_QUERIES_64, TOKEN_64, TOKEN_128,
-    TOKEN_256,
+    ROWS_ATTEND_256, ROWS_KEYS_128, ROWS_KEYS_256, ROWS_QUERIES_128, ROWS_QUERIES_256, SUM_PARTS, TENSOR_ATTEND_64,
+    TENSOR_ATTEND_128, TENSOR_ATTEND_256, TENSOR_DELTAS, TENSOR_KEYS_64, TENSOR_KEYS_128, TENSOR_KEYS_256,
+    TENSOR_QUERIES_64, TENSOR_QUERIES_128, TENSOR_QUERIES_256, TEXTS_ATTEND_64, TEXTS_KEYS_64, TEXTS_QUERIES_64,
+    TOKEN_64, TOKEN_128, TOKEN_256,
 };
 use crate::ModelError;
 
@@ -25,8 +26,9 @@ struct Tensor {
     queries: Blocks,
     keys: Blocks,
     token: Blocks,
-    /// Whether blocks of the first two stay and take their shares of all tiles, instead of being one for each tile and head.
-    staying: bool,
+    /// Whether the first three are those for packed rows on Hopper: their blocks go in pairs, those by queries stay and take
+    /// their shares of all tiles instead of being one for each tile and head, and what a pair shares is described as boxes.
+    pairs: bool,
 }
 
 /// The kernels on tensor cores for heads of `dim`, where a card's blocks have the shared memory that they need.
@@ -39,14 +41,14 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
             queries: (TENSOR_QUERIES_64, 128, 49_152),
             keys: (TENSOR_KEYS_64, 128, 49_664),
             token: (TOKEN_64, 128, 49_152),
-            staying: false,
+            pairs: false,
         },
         128 => Tensor {
             attend: (TENSOR_ATTEND_128, 128, 98_304),
             queries: (TENSOR_QUERIES_128, 128, 98_304),
             keys: (TENSOR_KEYS_128, 128, 66_048),
             token: (TOKEN_128, 128, 98_304),
-            staying: false,
+            pairs: false,
         },
         256 => Tensor {
             attend: (TENSOR_ATTEND_256, 128, 98_304),
@@ -61,7 +63,7 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
                 },
             ),
             token: (TOKEN_256, 64, 98_304),
-            staying: false,
+            pairs: false,
         },
         _ => return None,
     };
@@ -70,6 +72,15 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
         .iter()
         .all(|(_, _, memory)| *memory <= shared_memory)
         .then_some(kernels)
+}
+
+/// A matrix as kernels for pairs of blocks read it, no more than there are tokens.
+fn boxes(view: View, rows: &Rows) -> Result<Argument, ModelError> {
+    let tokens = View {
+        rows: rows.count,
+        ..view
+    };
+    Ok(Argument::Map(tensor_map(tokens, [64, 64])?))
 }
 
 /// What of a forward pass the way back needs.
@@ -142,65 +153,82 @@ impl Heads {
             128 => Tensor {
                 attend: (ROWS_ATTEND_128, 384, 229_632),
                 queries: (ROWS_QUERIES_128, 384, 229_632),
-                staying: true,
+                keys: (ROWS_KEYS_128, 384, 198_912),
+                pairs: true,
                 ..tensor
             },
             256 => Tensor {
                 attend: (ROWS_ATTEND_256, 384, 229_632),
                 queries: (ROWS_QUERIES_256, 384, 229_632),
                 keys: (ROWS_KEYS_256, 384, 214_272),
-                staying: true,
+                pairs: true,
                 ..tensor
             },
             _ => tensor,
         })
     }
 
-    /// Launches a kernel that goes by tiles of queries.
+    /// Launches a kernel that goes by tiles of queries, which takes `first`, keys and values, `strides` and theirs, and `rest`.
     ///
     /// # Safety
-    /// As [`Gpu::launch`]; `arguments` are those that kernels of either kind take.
+    /// As [`Gpu::launch`].
     unsafe fn launch_by_queries(
         &self,
         (kernel, threads, shared): Blocks,
-        staying: bool,
+        pairs: bool,
         rows: &Rows,
-        mut arguments: Vec<Argument>,
+        [k, v]: [View; 2],
+        [first, strides, rest]: [Vec<Argument>; 3],
     ) -> Result<(), ModelError> {
+        let mut arguments = first;
         let mut grid = [self.heads as u32, rows.tile_count as u32, 1];
-        if staying {
-            grid = [self.gpu.multiprocessors().min(grid[0] * grid[1]), 1, 1];
+        if pairs {
+            grid = [self.gpu.multiprocessors() / 2 * 2, 1, 1];
+            arguments.extend([boxes(k, rows)?, boxes(v, rows)?]);
+            arguments.extend(strides);
+            arguments.extend(rest);
             arguments.push(rows.tile_count.into());
+        } else {
+            arguments.extend([Argument::from(k), v.into()]);
+            arguments.extend(strides);
+            arguments.extend([Argument::from(k.stride), v.stride.into()]);
+            arguments.extend(rest);
         }
-        // SAFETY: as the caller says; a kernel whose blocks stay takes the number of tiles too.
+        // SAFETY: as the caller says.
         unsafe { self.gpu.launch(kernel, self.element, grid, threads, shared, &arguments) }
+    }
+
+    /// What follows the strides of a kernel by queries.
+    fn layout(&self, rows: &Rows) -> Vec<Argument> {
+        vec![
+            (&rows.segments).into(),
+            (&rows.tiles).into(),
+            rows.count.into(),
+            self.heads.into(),
+            self.kv_heads.into(),
+            Argument::Int(i32::from(rows.causal)),
+            self.score_scale().into(),
+        ]
     }
 
     /// `mixed` = attention of `qkv`, and the logarithms of the softmax' denominators.
     pub(super) fn attend(&self, qkv: View, mixed: View, lse: &Buffer, rows: &Rows) -> Result<(), ModelError> {
+        if rows.count == 0 {
+            return Ok(());
+        }
         let plan = self;
         let [q, k, v] = self.split(qkv);
-        if let Some(Tensor { attend, staying, .. }) = self.tensor_for(rows, &[q, k, v, mixed]) {
+        if let Some(Tensor { attend, pairs, .. }) = self.tensor_for(rows, &[q, k, v, mixed]) {
             // SAFETY: all have a row for each token, and segments lie among them.
             return unsafe {
-                let arguments = vec![
-                    mixed.into(),
-                    lse.into(),
-                    q.into(),
-                    k.into(),
-                    v.into(),
-                    q.stride.into(),
-                    k.stride.into(),
-                    v.stride.into(),
-                    (&rows.segments).into(),
-                    (&rows.tiles).into(),
-                    rows.count.into(),
-                    plan.heads.into(),
-                    plan.kv_heads.into(),
-                    Argument::Int(i32::from(rows.causal)),
-                    self.score_scale().into(),
-                ];
-                self.launch_by_queries(attend, staying, rows, arguments)
+                let first = vec![mixed.into(), lse.into(), q.into()];
+                self.launch_by_queries(
+                    attend,
+                    pairs,
+                    rows,
+                    [k, v],
+                    [first, vec![q.stride.into()], self.layout(rows)],
+                )
             };
         }
         // SAFETY: all have a row for each token; ranges lie among them.
@@ -234,6 +262,9 @@ impl Heads {
         into: [View; 3],
         rows: &Rows,
     ) -> Result<(), ModelError> {
+        if rows.count == 0 {
+            return Ok(());
+        }
         let [q, k, v] = self.split(of.qkv);
         let [dq, dk, dv] = into;
         let delta = self.gpu.elements(rows.count * self.heads, Element::F32)?;
@@ -256,7 +287,8 @@ impl Heads {
         let [q, k, v] = self.split(of.qkv);
         let shared = plan.heads / plan.kv_heads;
         // As many query heads in a block as still leave work for all multiprocessors.
-        let enough = 2 * gpu.multiprocessors() as usize;
+        let tiles_in_block = if tensor.pairs && plan.head_dim == 128 { 2 } else { 1 };
+        let enough = 2 * tiles_in_block * gpu.multiprocessors() as usize;
         let together = (1..=shared)
             .rev()
             .find(|heads| shared.is_multiple_of(*heads) && plan.heads / heads * rows.tile_count >= enough)
@@ -271,7 +303,6 @@ impl Heads {
         };
         let (k_parts, v_parts) = (parts(apart)?, parts(apart)?);
         let address = |parts: &Option<Buffer>| parts.as_ref().map_or(Argument::Address(0), Argument::from);
-        let causal = Argument::Int(i32::from(rows.causal));
         // SAFETY: all have a row for each token, and segments lie among them.
         unsafe {
             let arguments = [
@@ -286,29 +317,43 @@ impl Heads {
             let in_block = 128 / (plan.head_dim / 8).min(32);
             let grid = [plan.heads.div_ceil(in_block) as u32, rows.count as u32, 1];
             gpu.launch(TENSOR_DELTAS, element, grid, 128, 0, &arguments)?;
-            let strides: [Argument; 3] = [q.stride.into(), k.stride.into(), v.stride.into()];
-            let inputs: [Argument; 6] = [slope.into(), of.lse.into(), delta.into(), q.into(), k.into(), v.into()];
-            let layout: [Argument; 5] = [
-                (&rows.segments).into(),
-                (&rows.tiles).into(),
-                rows.count.into(),
-                plan.heads.into(),
-                plan.kv_heads.into(),
-            ];
-            let mut arguments: Vec<Argument> = vec![dq.into()];
-            arguments.extend(inputs);
-            arguments.push(dq.stride.into());
-            arguments.extend(strides);
-            arguments.extend(layout);
-            arguments.extend([causal, self.score_scale().into()]);
-            self.launch_by_queries(tensor.queries, tensor.staying, rows, arguments)?;
+            let first = vec![dq.into(), slope.into(), of.lse.into(), delta.into(), q.into()];
+            let strides = vec![dq.stride.into(), q.stride.into()];
+            self.launch_by_queries(
+                tensor.queries,
+                tensor.pairs,
+                rows,
+                [k, v],
+                [first, strides, self.layout(rows)],
+            )?;
+            let by_queries = |view: View| match tensor.pairs {
+                true => boxes(view, rows),
+                false => Ok(view.into()),
+            };
             let mut arguments: Vec<Argument> = vec![dk.into(), dv.into(), address(&k_parts), address(&v_parts)];
-            arguments.extend(inputs);
+            arguments.extend([
+                by_queries(slope)?,
+                of.lse.into(),
+                delta.into(),
+                by_queries(q)?,
+                k.into(),
+                v.into(),
+            ]);
             arguments.extend([Argument::from(dk.stride), dv.stride.into()]);
-            arguments.extend(strides);
+            if !tensor.pairs {
+                arguments.push(q.stride.into());
+            }
+            arguments.extend([Argument::from(k.stride), v.stride.into()]);
+            let layout = self.layout(rows);
+            let (layout, ends) = layout.split_at(5);
             arguments.extend(layout);
-            arguments.extend([Argument::from(together), causal, self.score_scale().into()]);
-            let grid = [groups as u32, rows.tile_count as u32, 1];
+            arguments.push(together.into());
+            arguments.extend(ends);
+            let grid = [
+                if tensor.pairs { 2 * groups } else { groups } as u32,
+                rows.tile_count as u32,
+                1,
+            ];
             let (kernel, threads, memory) = tensor.keys;
             gpu.launch(kernel, element, grid, threads, memory, &arguments)?;
             for (out, parts) in [(dk, &k_parts), (dv, &v_parts)] {

@@ -304,7 +304,7 @@ impl Ends {
 
 /// Describes a bf16 matrix to the copy engine, of which boxes of `columns × rows` are fetched, in 128-byte swizzle; what lies beyond it
 /// is zero.
-fn tensor_map(view: View, box_of: [u32; 2]) -> Result<[u64; 16], ModelError> {
+pub(super) fn tensor_map(view: View, box_of: [u32; 2]) -> Result<[u64; 16], ModelError> {
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
     let sizes = [view.columns as u64, view.rows as u64];
     let strides = [2 * view.stride as u64];

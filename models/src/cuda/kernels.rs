@@ -182,6 +182,7 @@ module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/atte
     ROWS_QUERIES_256 = "attend_rows_backward_q_256",
 );
 module!(HOPPER_CAUSAL_KEYS, "attention_hopper_causal_keys.cu", "../ops/cuda/attention_hopper_causal_keys.cu", HopperPacked:
+    ROWS_KEYS_128 = "attend_rows_backward_kv_128",
     ROWS_KEYS_256 = "attend_rows_backward_kv_256",
 );
 module!(TENSOR_STEP, "attend_token.cu", "kernels/attend_token.cu", Tensor:

@@ -1,6 +1,6 @@
 """What the try_*.py scripts share: compiling a source, launching, comparing and timing. Needs torch and CuPy."""
+import ctypes
 import pathlib
-import tempfile
 
 import cupy
 import numpy as np
@@ -20,11 +20,13 @@ class Module:
 
     def __init__(self, name, arch=None, before=()):
         text = "".join((SOURCES / file).read_text() for file in ("prelude.cuh", *before, name))
-        self.module = cupy.RawModule(code=text, backend="nvrtc", options=("--std=c++17",)) if arch is None else load(text, name, arch)
+        self.module = cupy.RawModule(code=text, backend="nvrtc", options=("--std=c++17",)) if arch is None else Loaded(text, name, arch)
         self.kernels = {}
 
     def __call__(self, name, grid, block, *args, shared=0):
         """Launches `name`: tensors as pointers (None: null), int as int32, float as f32, np.int64 as it is."""
+        if isinstance(self.module, Loaded):
+            return self.module.launch(name, grid if isinstance(grid, tuple) else (grid,), block, args, shared)
         kernel = self.kernels.get(name)
         if kernel is None:
             kernel = self.kernels[name] = self.module.get_function(name)
@@ -34,19 +36,48 @@ class Module:
         kernel(grid, (block,), tuple(argument(a) for a in args), shared_mem=shared)
 
 
-def load(text, name, arch):
-    """A module for an architecture that CuPy does not choose by itself, as sm_90a."""
-    program = nvrtc.createProgram(text, name, (), ())
-    try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", "--std=c++17"))
-    except nvrtc.NVRTCError:
-        raise SystemExit(nvrtc.getProgramLog(program))
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(nvrtc.getCUBIN(program))
-        file.flush()
-        module = cupy.RawModule(path=file.name)
-        module.compile()
-    return module
+class Loaded:
+    """A module for an architecture that CuPy does not choose by itself, as sm_90a, launched by the driver, so that kernels may take `Boxes`."""
+
+    def __init__(self, text, name, arch):
+        program = nvrtc.createProgram(text, name, (), ())
+        try:
+            nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", "--std=c++17"))
+        except nvrtc.NVRTCError:
+            raise SystemExit(nvrtc.getProgramLog(program))
+        torch.zeros(1, device=DEV)  # makes the context
+        self.module, self.functions = ctypes.c_void_p(), {}
+        driven("cuModuleLoadData", ctypes.byref(self.module), nvrtc.getCUBIN(program))
+
+    def launch(self, name, grid, block, args, shared):
+        function = self.functions.get(name)
+        if function is None:
+            function = self.functions[name] = ctypes.c_void_p()
+            driven("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
+            driven("cuFuncSetAttribute", function, 8, shared)
+        values = [a.map if isinstance(a, Boxes) else argument(a) for a in args]
+        values = [v if isinstance(v, ctypes.Array) else np.array([v]) for v in values]
+        places = [ctypes.addressof(v) if isinstance(v, ctypes.Array) else v.ctypes.data for v in values]
+        stream = ctypes.c_void_p(cupy.cuda.get_current_stream().ptr)
+        driven("cuLaunchKernel", function, *(grid + (1, 1))[:3], block, 1, 1, shared, stream, (ctypes.c_void_p * len(places))(*places), None)
+
+
+def driven(name, *args):
+    code = getattr(ctypes.CDLL("libcuda.so.1"), name)(*args)
+    if code:
+        raise SystemExit(f"{name} answered {code}")
+
+
+class Boxes:
+    """A bf16 matrix that a kernel reads in boxes of 64 rows and 64 columns, swizzled by 128 bytes."""
+
+    def __init__(self, x):
+        room = (ctypes.c_uint64 * 24)()
+        self.map = (ctypes.c_uint64 * 16).from_buffer(room, -ctypes.addressof(room) % 64)
+        sizes, strides = (ctypes.c_uint64 * 2)(x.shape[1], x.shape[0]), (ctypes.c_uint64 * 1)(x.stride(0) * 2)
+        box, steps = (ctypes.c_uint32 * 2)(64, 64), (ctypes.c_uint32 * 2)(1, 1)
+        # bf16, no interleaving, 128-byte swizzle, promotion to 256 bytes, zeros beyond.
+        driven("cuTensorMapEncodeTiled", self.map, 9, 2, ctypes.c_void_p(x.data_ptr()), sizes, strides, box, steps, 0, 3, 3, 0)
 
 
 def argument(a):

@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from kernels import DEV, Module, check, check_each, equal, finish, poison, randn, timed
+from kernels import DEV, Boxes, Module, check, check_each, equal, finish, poison, randn, timed
 
 SHARED = {"attend": {64: 49152, 128: 98304, 256: 98304}, "q": {64: 49152, 128: 98304, 256: 98304}, "kv": {64: 49664, 128: 66048, 256: 131584}}
 m = Module("attention.cu")
@@ -263,19 +263,18 @@ class Packed:
         self.multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
 
     def forward(self, rows, out, lse, q, k, v, heads, kv, dim):
-        self.m(f"attend_rows_{dim}", self.multiprocessors, 384, out, lse, q, k, v, q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles,
+        self.m(f"attend_rows_{dim}", self.multiprocessors // 2 * 2, 384, out, lse, q, Boxes(k), Boxes(v), q.stride(0), rows.segments, rows.tiles,
                rows.tokens, heads, kv, int(rows.causal), dim**-0.5, len(rows.tiles), shared=229632)
 
     def backward_q(self, rows, dq, d_out, lse, deltas, q, k, v, heads, kv, dim):
-        self.m(f"attend_rows_backward_q_{dim}", self.multiprocessors, 384, dq, d_out, lse, deltas, q, k, v, dq.stride(0), q.stride(0), k.stride(0),
-               v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, kv, int(rows.causal), dim**-0.5, len(rows.tiles), shared=229632)
+        self.m(f"attend_rows_backward_q_{dim}", self.multiprocessors // 2 * 2, 384, dq, d_out, lse, deltas, q, Boxes(k), Boxes(v), dq.stride(0),
+               q.stride(0), rows.segments, rows.tiles, rows.tokens, heads, kv, int(rows.causal), dim**-0.5, len(rows.tiles), shared=229632)
 
     def backward_kv(self, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts=None):
-        launch = lambda *args: self.keys(f"attend_rows_backward_kv_{dim}", (heads // together, len(rows.tiles)), 384, *args, shared=214272)
+        def launch(dk, dv, dk_parts, dv_parts, d_out, lse, deltas, q, k, v, dk_stride, dv_stride, q_stride, *rest):
+            self.keys(f"attend_rows_backward_kv_{dim}", (2 * heads // together, len(rows.tiles)), 384, dk, dv, dk_parts, dv_parts, Boxes(d_out), lse,
+                   deltas, Boxes(q), k, v, dk_stride, dv_stride, *rest, shared={256: 214272, 128: 198912}[dim])
         keys_by(launch, rows, dk, dv, d_out, lse, deltas, q, k, v, heads, kv, dim, together, parts)
-
-
-PACKED_DIMS_WITH_KEYS = (256,)
 
 
 def try_packed(packed):
@@ -285,7 +284,7 @@ def try_packed(packed):
     for heads, kv, dim in [(8, 1, 256), (32, 8, 128), (2, 2, 256), (6, 2, 256), (4, 2, 128), (3, 3, 128)]:
         small = heads * dim < 2048
         for name, layout, causal in [("lengths 1 to 200", lengths[::9] if small else lengths, True), ("trees", trees[::9] if small else trees, True),
-                                     ("long trees", long, True), ("whole texts", lengths[::13], False)]:
+                                     ("long trees", long, True), ("few tokens", [[3, 2]], True), ("whole texts", lengths[::13], False)]:
             rows = Rows(layout, causal)
             qkv, d_qkv = randn(rows.tokens, (heads + 2 * kv) * dim), poison(rows.tokens, (heads + 2 * kv) * dim)
             q, k, v = parts_of(qkv, heads, kv, dim)
@@ -312,8 +311,6 @@ def try_packed(packed):
                 (by.backward_q if by else backward_q)(rows, dq, *known)
                 compare(kind, "dq", dq, expected[2], 1e-2)
                 for together in [n for n in (1, 2, 3, 4, 8) if heads // kv % n == 0]:
-                    if by and dim not in PACKED_DIMS_WITH_KEYS:
-                        continue
                     dk.fill_(float("nan"))
                     dv.fill_(float("nan"))
                     (by.backward_kv if by else backward_kv)(rows, dk, dv, *known, together)
@@ -322,10 +319,7 @@ def try_packed(packed):
             before = [x.clone() for x in (out, lse, d_qkv)]
             packed.forward(rows, out, lse, q, k, v, heads, kv, dim)
             packed.backward_q(rows, dq, *known)
-            if dim in PACKED_DIMS_WITH_KEYS:
-                packed.backward_kv(rows, dk, dv, *known, together)
-            else:
-                before, out, lse, d_qkv = [before[0], before[1], before[2][:, : heads * dim]], out, lse, dq
+            packed.backward_kv(rows, dk, dv, *known, together)
             for x, y in zip((out, lse, d_qkv), before):
                 equal(name + " again", x, y)
 
@@ -348,15 +342,14 @@ def time_packed(packed):
             delta = timed([lambda: deltas_of(rows, deltas, d_out, out, heads, dim)], repeat=10)
             back_q = timed([lambda: (by.backward_q if by else backward_q)(rows, dq, *known)], repeat=10)
             line = f"{name}, {kind}: forward {ahead:.3f} ms {flops / ahead / 1e9:.0f} TFLOP/s; deltas {delta:.3f}, q {back_q:.3f} ms {1.5 * flops / back_q / 1e9:.0f}"
-            if by is None or dim in PACKED_DIMS_WITH_KEYS:
-                times = {}
-                for together in [n for n in (1, 2, 4, 8) if heads // kv % n == 0]:
-                    parts = [poison(rows.tokens, heads // together, dim, dtype=torch.float32) for _ in range(2)]
-                    times[together] = timed([lambda: (by.backward_kv if by else backward_kv)(rows, dk, dv, *known, together, parts)], repeat=10)
-                best = min(times, key=times.get)
-                back = delta + back_q + times[best]
-                line += f"; kv {times[best]:.3f} ms {2 * flops / times[best] / 1e9:.0f} (" + ", ".join(f"{n}: {x:.3f}" for n, x in times.items()) + \
-                    f"); backward {back:.3f} ms {2.5 * flops / back / 1e9:.0f} TFLOP/s"
+            times = {}
+            for together in [n for n in (1, 2, 4, 8) if heads // kv % n == 0]:
+                parts = [poison(rows.tokens, heads // together, dim, dtype=torch.float32) for _ in range(2)]
+                times[together] = timed([lambda: (by.backward_kv if by else backward_kv)(rows, dk, dv, *known, together, parts)], repeat=10)
+            best = min(times, key=times.get)
+            back = delta + back_q + times[best]
+            line += f"; kv {times[best]:.3f} ms {2 * flops / times[best] / 1e9:.0f} (" + ", ".join(f"{n}: {x:.3f}" for n, x in times.items()) + \
+                f"); backward {back:.3f} ms {2.5 * flops / back / 1e9:.0f} TFLOP/s"
             print(line, flush=True)
 
 

@@ -6,29 +6,35 @@
 // of them.
 struct Queries {
     const int* segment;
-    int first, head, kv_head, bits;
+    int pair_first, first, head, kv_head, bits;
     __device__ __forceinline__ int token(int row) const { return first + (row >> bits); }
     __device__ __forceinline__ int head_of(int row) const { return head + (row & ((1 << bits) - 1)); }
-    __device__ __forceinline__ KeyTiles keys(int causal, int width) const { return KeyTiles(segment, first + (BLOCK_ROWS >> bits), causal, width); }
+    // The keys that either block of the cluster sees.
+    __device__ __forceinline__ KeyTiles keys(int causal, int width) const {
+        return KeyTiles(segment, pair_first + (CLUSTER * BLOCK_ROWS >> bits), causal, width);
+    }
 };
 
-// Calls f for each of a block's shares of the work. Shares come in the order of the tiles; blocks take them to and fro.
+// Calls f for each of a block's shares of the work. Shares come in the order of the tiles; clusters take them to and fro. A block
+// whose neighbour alone has rows goes through the same, with rows that are not there.
 template <class F>
 __device__ __forceinline__ void for_queries(const int* segments, const int* tiles, int tile_count, int heads, int kv_heads, F f) {
     Queries q;
     int shared = heads / kv_heads;
     q.bits = min(__ffs(shared) - 1, 4);
-    int splits = max(1, (ROWS << q.bits) / BLOCK_ROWS), each = (heads >> q.bits) * splits, count = tile_count * each, blocks = gridDim.x;
-    for (int turn = 0; turn * blocks < count; turn++) {
-        int at = turn * blocks + (turn & 1 ? blocks - 1 - blockIdx.x : blockIdx.x);
+    int span = CLUSTER * BLOCK_ROWS >> q.bits, splits = max(1, ROWS / span), joined = max(1, span / ROWS);
+    int each = (heads >> q.bits) * splits, count = tile_count * each, clusters = gridDim.x / CLUSTER, own = blockIdx.x / CLUSTER;
+    for (int turn = 0; turn * clusters < count; turn++) {
+        int at = turn * clusters + (turn & 1 ? clusters - 1 - own : own);
         if (at >= count) continue;
         int tile = at / each, part = at % each, index = tiles[tile * 2 + 1];
         q.segment = segments + tiles[tile * 2] * 6;
-        q.first = index * ROWS + part % splits * (BLOCK_ROWS >> q.bits);
+        q.pair_first = index * ROWS + part % splits * span;
+        q.first = q.pair_first + rank_in_pair() * (BLOCK_ROWS >> q.bits);
         q.head = part / splits << q.bits;
         q.kv_head = q.head / shared;
-        // Where a block has the rows of two tiles, those of an odd tile come with the even one's.
-        if (q.first >= q.segment[LEN] || (q.bits == 0 && index % 2 != 0)) continue;
+        // Where a cluster has the rows of several tiles, those of the others come with the first's.
+        if (q.pair_first >= q.segment[LEN] || index % joined != 0) continue;
         f(q);
     }
 }
@@ -57,36 +63,41 @@ __device__ __forceinline__ int seen(const KeyTiles& keys, int tile, int width, i
 
 template <int DIM, int KEYS, int SLOTS>
 __device__ __forceinline__ void attend_rows(
-    bf16* out, float* lse, const bf16* q, const bf16* k, const bf16* v, int q_stride, int k_stride, int v_stride,
-    const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int causal, float scale, int tile_count) {
+    bf16* out, float* lse, const bf16* q, const Map& k, const Map& v, int q_stride, const int* segments, const int* tiles,
+    int tokens, int heads, int kv_heads, int causal, float scale, int tile_count) {
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int TILE = KEYS * DIM * 2, QUERIES = ROWS * DIM * 2;
     u32 queries = shared_address(shared), ring = queries + CONSUMERS * QUERIES, barriers = ring + SLOTS * TILE;
     u32 full = barriers, empty = full + SLOTS * 8, full_queries = empty + SLOTS * 8, empty_queries = full_queries + 8;
-    start_ring<SLOTS>(full, empty, full_queries, empty_queries);
+    if (threadIdx.x == 0) {
+        start_ring<SLOTS>(full, empty, 1);
+        start_barrier(full_queries, WARPGROUP);
+        start_barrier(empty_queries, CONSUMER_WARPS);
+    }
+    meet();
     int group = __shfl_sync(FULL_MASK, threadIdx.x >> 7, 0), queries_parity = 0;
     if (group == CONSUMERS) {
         fewer_registers<FETCHING>();
         Place<SLOTS> place;
         for_queries(segments, tiles, tile_count, heads, kv_heads, [&](const Queries& of) {
             KeyTiles keys = of.keys(causal, KEYS);
-            for (int tile = 0; tile < keys.count; tile++) {
-                i64 row = keys.row(tile, KEYS);
-                int left = keys.left(tile, KEYS);
-                await(empty + place.slot * 8, place.parity ^ 1);
-                fetch_rows<DIM, KEYS>(ring + place.slot * TILE, k + of.kv_head * DIM, k_stride, row, left);
-                announce_copies(full + place.slot * 8);
+            auto ask = [&](const Map& x, int row) {
+                if ((threadIdx.x & 127) == 0) {
+                    await(empty + place.slot * 8, place.parity ^ 1);
+                    fetch_tile<DIM, KEYS>(ring + place.slot * TILE, x, of.kv_head, row, full + place.slot * 8);
+                }
                 place.next();
+            };
+            for (int tile = 0; tile < keys.count; tile++) {
+                int row = keys.row(tile, KEYS);
+                ask(k, row);
                 if (tile == 0) {
                     await(empty_queries, queries_parity ^ 1);
                     fetch_queries<DIM>(queries, of, q, q_stride);
                     announce_copies(full_queries);
                     queries_parity ^= 1;
                 }
-                await(empty + place.slot * 8, place.parity ^ 1);
-                fetch_rows<DIM, KEYS>(ring + place.slot * TILE, v + of.kv_head * DIM, v_stride, row, left);
-                announce_copies(full + place.slot * 8);
-                place.next();
+                ask(v, row);
             }
         });
     } else {
@@ -103,7 +114,7 @@ __device__ __forceinline__ void attend_rows(
             clear(mixed);
             // After the scores of a tile came: they become weights, and what was mixed is to shrink.
             auto weigh = [&](int tile, float (&shrink)[2]) {
-                release(empty + key_place.slot * 8);
+                release_tile(empty + key_place.slot * 8);
                 key_place.next();
                 key_place.next();
                 if (tile == keys.count - 1) release(empty_queries);
@@ -142,14 +153,14 @@ __device__ __forceinline__ void attend_rows(
                 wait_products<0>();
                 settle(mixed);
                 settle(p);
-                release(empty + value_place.slot * 8);
+                release_tile(empty + value_place.slot * 8);
                 value_place.next();
                 value_place.next();
             };
             float shrink[2];
-            await_tile(full_queries, queries_parity);
+            await_rows(full_queries, queries_parity);
             queries_parity ^= 1;
-            await_tile(full + key_place.slot * 8, key_place.parity);
+            await(full + key_place.slot * 8, key_place.parity);
             begin_products();
             rows_by_rows<DIM, ROWS>(s, queries, ring + key_place.slot * TILE);
             commit_products();
@@ -160,8 +171,8 @@ __device__ __forceinline__ void attend_rows(
             settle(p);
             for (int tile = 1; tile < keys.count; tile++) {
                 // Scores of this tile and the mix of the last one are asked for together: the second runs while the first become weights.
-                await_tile(full + value_place.slot * 8, value_place.parity);
-                await_tile(full + key_place.slot * 8, key_place.parity);
+                await(full + value_place.slot * 8, value_place.parity);
+                await(full + key_place.slot * 8, key_place.parity);
                 begin_products();
                 rows_by_rows<DIM, ROWS>(s, queries, ring + key_place.slot * TILE);
                 commit_products();
@@ -177,7 +188,7 @@ __device__ __forceinline__ void attend_rows(
                 as_a(p, s);
                 settle(p);
             }
-            await_tile(full + value_place.slot * 8, value_place.parity);
+            await(full + value_place.slot * 8, value_place.parity);
             mix();
             mixed_now();
             i64 start = of.segment[START];
@@ -193,16 +204,17 @@ __device__ __forceinline__ void attend_rows(
             }
         });
     }
+    meet();
 }
 
-// As attend_256 and so on of attention.cu, and tile_count, the number of tiles.
-// Grid: as many blocks as the card has multiprocessors, or fewer; block: 384; dynamic shared memory: 229632 bytes.
+// As attend_256 and so on of attention.cu, but keys and values are described by maps; and tile_count, the number of tiles.
+// Grid: as many blocks as the card has multiprocessors, or fewer, an even number; block: 384; dynamic shared memory: 229632 bytes.
 #define ATTEND_ROWS(DIM, KEYS)                                                                                                   \
-    extern "C" __global__ void __launch_bounds__(BLOCK, 1) attend_rows_##DIM(                                                   \
-        bf16* out, float* lse, const bf16* q, const bf16* k, const bf16* v, int q_stride, int k_stride, int v_stride,           \
+    extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(BLOCK, 1) attend_rows_##DIM(                   \
+        bf16* out, float* lse, const bf16* q, const __grid_constant__ Map k, const __grid_constant__ Map v, int q_stride,   \
         const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int causal, float scale, int tile_count) {  \
-        attend_rows<DIM, KEYS, (229632 - 256 - BLOCK_ROWS * DIM * 2) / (KEYS * DIM * 2)>(                                  \
-            out, lse, q, k, v, q_stride, k_stride, v_stride, segments, tiles, tokens, heads, kv_heads, causal, scale, tile_count); \
+        attend_rows<DIM, KEYS, (229632 - 256 - BLOCK_ROWS * DIM * 2) / (KEYS * DIM * 2)>(                                       \
+            out, lse, q, k, v, q_stride, segments, tiles, tokens, heads, kv_heads, causal, scale, tile_count);                  \
     }
 
 ATTEND_ROWS(256, 64)
@@ -213,15 +225,19 @@ ATTEND_ROWS(128, 128)
 // Keys and values have rings of their own, for a tile of values is done with first.
 template <int DIM, int KEYS, int KEY_SLOTS, int VALUE_SLOTS>
 __device__ __forceinline__ void attend_rows_backward_q(
-    bf16* dq, const bf16* d_out, const float* lse, const float* deltas, const bf16* q, const bf16* k, const bf16* v, int dq_stride,
-    int q_stride, int k_stride, int v_stride, const int* segments, const int* tiles, int tokens, int heads, int kv_heads,
-    int causal, float scale, int tile_count) {
+    bf16* dq, const bf16* d_out, const float* lse, const float* deltas, const bf16* q, const Map& k, const Map& v, int dq_stride,
+    int q_stride, const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int causal, float scale, int tile_count) {
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int TILE = KEYS * DIM * 2, QUERIES = ROWS * DIM * 2, SLOTS = KEY_SLOTS + VALUE_SLOTS;
     u32 queries = shared_address(shared), outs = queries + CONSUMERS * QUERIES, ring = outs + CONSUMERS * QUERIES, barriers = ring + SLOTS * TILE;
     u32 full = barriers, empty = full + SLOTS * 8, full_queries = empty + SLOTS * 8, empty_queries = full_queries + 8;
     u32 values = ring + KEY_SLOTS * TILE, values_full = full + KEY_SLOTS * 8, values_empty = empty + KEY_SLOTS * 8;
-    start_ring<SLOTS>(full, empty, full_queries, empty_queries);
+    if (threadIdx.x == 0) {
+        start_ring<SLOTS>(full, empty, 1);
+        start_barrier(full_queries, WARPGROUP);
+        start_barrier(empty_queries, CONSUMER_WARPS);
+    }
+    meet();
     int group = __shfl_sync(FULL_MASK, threadIdx.x >> 7, 0), queries_parity = 0;
     if (group == CONSUMERS) {
         fewer_registers<FETCHING>();
@@ -235,15 +251,14 @@ __device__ __forceinline__ void attend_rows_backward_q(
             announce_copies(full_queries);
             queries_parity ^= 1;
             for (int tile = 0; tile < keys.count; tile++) {
-                i64 row = keys.row(tile, KEYS);
-                int left = keys.left(tile, KEYS);
-                await(empty + key_place.slot * 8, key_place.parity ^ 1);
-                fetch_rows<DIM, KEYS>(ring + key_place.slot * TILE, k + of.kv_head * DIM, k_stride, row, left);
-                announce_copies(full + key_place.slot * 8);
+                int row = keys.row(tile, KEYS);
+                if ((threadIdx.x & 127) == 0) {
+                    await(empty + key_place.slot * 8, key_place.parity ^ 1);
+                    fetch_tile<DIM, KEYS>(ring + key_place.slot * TILE, k, of.kv_head, row, full + key_place.slot * 8);
+                    await(values_empty + value_place.slot * 8, value_place.parity ^ 1);
+                    fetch_tile<DIM, KEYS>(values + value_place.slot * TILE, v, of.kv_head, row, values_full + value_place.slot * 8);
+                }
                 key_place.next();
-                await(values_empty + value_place.slot * 8, value_place.parity ^ 1);
-                fetch_rows<DIM, KEYS>(values + value_place.slot * TILE, v + of.kv_head * DIM, v_stride, row, left);
-                announce_copies(values_full + value_place.slot * 8);
                 value_place.next();
             }
         });
@@ -270,13 +285,13 @@ __device__ __forceinline__ void attend_rows_backward_q(
                 delta[h] = there ? deltas[at] : 0.0f;
             }
             auto ask_scores = [&] {
-                await_tile(full + key_place.slot * 8, key_place.parity);
+                await(full + key_place.slot * 8, key_place.parity);
                 begin_products();
                 rows_by_rows<DIM, ROWS>(s, queries, ring + key_place.slot * TILE);
                 commit_products();
             };
             auto ask_dp = [&] {
-                await_tile(values_full + value_place.slot * 8, value_place.parity);
+                await(values_full + value_place.slot * 8, value_place.parity);
                 begin_products();
                 rows_by_rows<DIM, ROWS>(dp, outs, values + value_place.slot * TILE);
                 commit_products();
@@ -297,7 +312,7 @@ __device__ __forceinline__ void attend_rows_backward_q(
                 settle(s);
                 wait_products<0>();
                 settle(dp);
-                release(values_empty + value_place.slot * 8);
+                release_tile(values_empty + value_place.slot * 8);
                 value_place.next();
                 if (tile == keys.count - 1) release(empty_queries);
                 #pragma unroll
@@ -310,7 +325,7 @@ __device__ __forceinline__ void attend_rows_backward_q(
                 scores_by_rows(grad, ds, ring + key_place.slot * TILE);
                 commit_products();
             };
-            await_tile(full_queries, queries_parity);
+            await_rows(full_queries, queries_parity);
             queries_parity ^= 1;
             ask_scores();
             ask_dp();
@@ -323,7 +338,7 @@ __device__ __forceinline__ void attend_rows_backward_q(
                 wait_products<1>();
                 settle(grad);
                 settle(ds);
-                release(done);
+                release_tile(done);
                 ask_dp();
                 slope(tile);
             }
@@ -331,7 +346,7 @@ __device__ __forceinline__ void attend_rows_backward_q(
             wait_products<0>();
             settle(grad);
             settle(ds);
-            release(empty + key_place.slot * 8);
+            release_tile(empty + key_place.slot * 8);
             key_place.next();
             #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -340,17 +355,18 @@ __device__ __forceinline__ void attend_rows_backward_q(
             }
         });
     }
+    meet();
 }
 
-// As attend_backward_q_256 and so on of attention.cu, and tile_count.
-// Grid: as many blocks as the card has multiprocessors, or fewer; block: 384; dynamic shared memory: 229632 bytes.
-#define ATTEND_ROWS_BACKWARD_Q(DIM, KEYS, KEY_SLOTS, VALUE_SLOTS)                                                                                        \
-    extern "C" __global__ void __launch_bounds__(BLOCK, 1) attend_rows_backward_q_##DIM(                                        \
-        bf16* dq, const bf16* d_out, const float* lse, const float* deltas, const bf16* q, const bf16* k, const bf16* v,        \
-        int dq_stride, int q_stride, int k_stride, int v_stride, const int* segments, const int* tiles, int tokens,             \
+// As attend_backward_q_256 and so on of attention.cu, but for the maps and tile_count.
+// Grid: as many blocks as the card has multiprocessors, or fewer, an even number; block: 384; dynamic shared memory: 229632 bytes.
+#define ATTEND_ROWS_BACKWARD_Q(DIM, KEYS, KEY_SLOTS, VALUE_SLOTS)                                                                \
+    extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(BLOCK, 1) attend_rows_backward_q_##DIM(        \
+        bf16* dq, const bf16* d_out, const float* lse, const float* deltas, const bf16* q, const __grid_constant__ Map k,     \
+        const __grid_constant__ Map v, int dq_stride, int q_stride, const int* segments, const int* tiles, int tokens,        \
         int heads, int kv_heads, int causal, float scale, int tile_count) {                                                     \
-        attend_rows_backward_q<DIM, KEYS, KEY_SLOTS, VALUE_SLOTS>(dq, d_out, lse, deltas, \
-            q, k, v, dq_stride, q_stride, k_stride, v_stride, segments, tiles, tokens, heads, kv_heads, causal, scale, tile_count); \
+        attend_rows_backward_q<DIM, KEYS, KEY_SLOTS, VALUE_SLOTS>(dq, d_out, lse, deltas, q, k, v, dq_stride, q_stride,         \
+            segments, tiles, tokens, heads, kv_heads, causal, scale, tile_count);                                               \
     }
 
 ATTEND_ROWS_BACKWARD_Q(256, 64, 2, 1)

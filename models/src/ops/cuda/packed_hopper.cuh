@@ -2,8 +2,10 @@
 // attention_hopper_causal_keys.cu, which compute what attention.cu computes, for heads of 256 and 128.
 //
 // A block has two warpgroups that multiply and one that fetches for them through a ring of tiles in shared memory. Whoever has
-// done with a tile says so to its barrier, so that none waits for more than what it needs.
+// done with a tile says so to its barrier, so that none waits for more than what it needs. Two blocks are a cluster and work on
+// neighbours, which read the same tiles: each fetches half of every tile for both, for the cache cannot feed all alone.
 //
+// Maps' boxes have 64 rows and 64 columns, swizzled by 128 bytes.
 // A tile of COUNT rows of DIM values is DIM / 64 parts, one after the other, of 64 columns each: COUNT rows of 128 bytes.
 
 #define ROWS 64
@@ -11,6 +13,7 @@
 #define CONSUMER_WARPS (CONSUMERS * 4)
 #define BLOCK ((CONSUMERS + 1) * WARPGROUP)
 #define BLOCK_ROWS (CONSUMERS * ROWS)
+#define CLUSTER 2
 // Registers of a thread that fetches and of one that multiplies: 65536 for a block of 384.
 #define FETCHING 40
 #define MULTIPLYING 232
@@ -50,30 +53,59 @@ struct Place {
     }
 };
 
-// The barriers of a ring, and of what a block holds meanwhile: the threads that fetch announce, the warps that multiply release.
+// The barriers of a ring, and of what a block holds meanwhile: the threads that fetch announce, the warps that multiply release,
+// a tile of the ring to both blocks.
 template <int SLOTS>
-__device__ __forceinline__ void start_ring(u32 full, u32 empty, u32 full_held, u32 empty_held) {
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < SLOTS; i++) {
-            start_barrier(full + i * 8, WARPGROUP);
-            start_barrier(empty + i * 8, CONSUMER_WARPS);
-        }
-        start_barrier(full_held, WARPGROUP);
-        start_barrier(empty_held, CONSUMER_WARPS);
+__device__ __forceinline__ void start_ring(u32 full, u32 empty, int announcing) {
+    for (int i = 0; i < SLOTS; i++) {
+        start_barrier(full + i * 8, announcing);
+        start_barrier(empty + i * 8, CLUSTER * CONSUMER_WARPS);
     }
-    __syncthreads();
 }
 
-// A tile has come, and products may read it.
-__device__ __forceinline__ void await_tile(u32 full, int parity) {
+__device__ __forceinline__ int rank_in_pair() {
+    int rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// After barriers were made, and before a block leaves, which it may not as long as the other one arrives at them or copies to it.
+__device__ __forceinline__ void meet() {
+    __syncwarp();
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    meet_pair();
+}
+
+// What was fetched row by row has come, and products may read it.
+__device__ __forceinline__ void await_rows(u32 full, int parity) {
     await(full, parity);
     copies_to_products();
 }
 
-// A warp has read what it wanted of a tile.
+// A warp has read what it wanted: of what its block holds, or of a tile of the ring.
 __device__ __forceinline__ void release(u32 empty) {
     __syncwarp();
     if ((threadIdx.x & 31) == 0) arrive(empty);
+}
+
+__device__ __forceinline__ void release_tile(u32 empty) {
+    __syncwarp();
+    if ((threadIdx.x & 31) < CLUSTER) arrive_at(empty, threadIdx.x & 31);
+}
+
+// One thread asks for this block's share of a tile of COUNT rows.
+template <int DIM, int COUNT>
+__device__ __forceinline__ void fetch_tile(u32 tile, const Map& of, int head, int row, u32 full) {
+    constexpr int SHARE = DIM / 64 / CLUSTER;
+    expect_bytes(full, COUNT * DIM * 2);
+    int first = rank_in_pair() * SHARE;
+    #pragma unroll
+    for (int i = 0; i < SHARE; i++) {
+        #pragma unroll
+        for (int j = 0; j < COUNT; j += 64) {
+            fetch_for_both(tile + (first + i) * COUNT * 128 + j * 128, &of, head * DIM + (first + i) * 64, row + j, full);
+        }
+    }
 }
 
 // Asks for a tile of COUNT rows; row(i) is where row i stands, or null where it is to be zeros. By a warpgroup.

@@ -9,8 +9,6 @@
 // sums that those have rounded to bf16 and left in shared memory while they go on with the next tile.
 // Grid: twice as many as there are to be pairs; block: 384; dynamic shared memory: 213072 bytes.
 
-struct __align__(64) Map { u64 words[16]; };
-
 #define DEPTH 64
 #define TILE_ROWS 128
 #define TILE_COLUMNS 256
@@ -22,26 +20,11 @@ struct __align__(64) Map { u64 words[16]; };
 #define HALF_BYTES (64 * TILE_COLUMNS * 2) // what a warpgroup leaves
 #define GROUP 8 // pairs' rows that are gone through for each tile of columns
 
-// ---- barriers
-
-__device__ __forceinline__ void expect_bytes(u32 at, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(at), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void arrive_at(u32 at, u32 block) {
-    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" :: "r"(at), "r"(block) : "memory");
-}
-__device__ __forceinline__ void meet_pair() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
+// ---- tiles
 
 __device__ __forceinline__ void fetch_tile(u32 to, const Map* map, int x, int y, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
         :: "r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y) : "memory");
-}
-__device__ __forceinline__ void fetch_for_both(u32 to, const Map* map, int x, int y, u32 barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
-        :: "r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y), "h"((unsigned short)3) : "memory");
 }
 
 // ---- what follows

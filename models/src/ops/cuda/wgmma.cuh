@@ -132,6 +132,36 @@ __device__ __forceinline__ void await(u32 barrier, int parity) {
     while (!ended(barrier, parity)) {}
 }
 
+// ---- two blocks of a cluster, which share what they read
+
+// How the driver describes a matrix to the copy engine.
+struct __align__(64) Map { u64 words[16]; };
+
+// Arrives, and has the phase wait for so many bytes that the copy engine brings too.
+__device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+
+// Arrives at the barrier that stands at this address in a block of the pair. It says that this thread has read, no more: to have its
+// writes seen over there too (.release.cluster) would wait for all memory each time.
+__device__ __forceinline__ void arrive_at(u32 barrier, u32 block) {
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" :: "r"(barrier), "r"(block) : "memory");
+}
+
+// All threads of both blocks: what each wrote to shared memory before is there for the other.
+__device__ __forceinline__ void meet_pair() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Copies the box at column x and row y to the same place in both blocks, and tells the barrier in each.
+__device__ __forceinline__ void fetch_for_both(u32 to, const Map* map, int x, int y, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
+        :: "r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y), "h"((unsigned short)3) : "memory");
+}
+
+// ---- registers
+
 // Registers a thread of this warpgroup may have from here on.
 template <int COUNT>
 __device__ __forceinline__ void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(COUNT)); }
