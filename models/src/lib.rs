@@ -2,6 +2,7 @@
 //!
 //! Training sees two traits, [`LanguageModel`] and [`Encoder`]; [`Decoder`] (Gemma and Llama) and [`Bert`] implement them.
 
+mod contrast;
 #[cfg(feature = "engine")]
 pub mod cuda;
 mod decoder;
@@ -27,8 +28,9 @@ mod weights;
 pub mod wgpu;
 
 pub use burn::tensor::Device;
+pub use contrast::{Contrastive, contrastive_loss};
 pub use decoder::{Decoder, DecoderOptions, LoraConfig, LoraTarget, Merged, TrainedPart};
-pub use encoder::{Bert, Encoder, EncoderOptions, Pooling, TrackedVectors};
+pub use encoder::{Bert, Contrasted, Encoder, EncoderOptions, Pooling, TrackedVectors};
 pub use error::ModelError;
 pub use files::{CheckpointReader, Dtype, NamedTensor, replace_file, write_atomically, write_safetensors};
 pub use host::products;

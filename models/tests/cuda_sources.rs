@@ -182,6 +182,8 @@ fn the_engines_kernels_compile() {
         "decode.cu",
         "encoder.cu",
         "ranks.cu",
+        "units.cu",
+        "contrast.cu",
     ] {
         engine_compiles(name);
     }

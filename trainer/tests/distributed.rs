@@ -11,12 +11,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use models::{AdamConfig, CheckpointReader, Device, Encoder, EncoderOptions};
+use models::{AdamConfig, CheckpointReader, Device, Encoder, EncoderOptions, contrastive_loss};
 use serde_json::Value;
 use tiny_run::{arguments, fixture, lines, prepared, text};
 use trainer::data::Dataset;
 use trainer::train::deal::Deal;
-use trainer::train::loss::contrastive_loss;
 use trainer::train::open_encoder;
 use trainer::train::order::EpochOrder;
 

@@ -1,11 +1,8 @@
 //! A catalogue's vectors on a card, and where targets stand in it.
 
-use half::f16;
-use rayon::prelude::*;
-
 use super::gemm::{Factor, Scale};
-use super::gpu::{Buffer, Element, Gpu};
-use super::kernels::COUNT_RANKS;
+use super::gpu::{Argument, Buffer, Element, Gpu, View};
+use super::kernels::{COUNT_RANKS, UNIT_ROWS, UNIT_ROWS_HALF};
 use crate::ModelError;
 
 /// Queries whose scores are held at once: 4 bytes an item each.
@@ -58,7 +55,7 @@ impl CudaCatalogue {
             Element::Bf16 | Element::F16 => Element::F16,
         };
         Ok(Self {
-            rows: upload(gpu, vectors, width, element, "item")?,
+            rows: upload(gpu, vectors, width, element)?,
             items: vectors.len() / width,
             width,
             gpu: gpu.clone(),
@@ -92,7 +89,13 @@ impl CudaCatalogue {
     fn rank_block(&self, queries: &[f32], wanted: &[Wanted<'_>]) -> Result<Vec<Vec<Counts>>, ModelError> {
         let (gpu, count) = (&self.gpu, wanted.len());
         let asked = Asked::new(wanted, self.items)?;
-        let rows = upload(gpu, queries, self.width, self.element, "query")?;
+        let targets = asked.targets.len();
+        // Counts, three a target, and lengths of queries: f32 and u32 are equally long.
+        let answers = gpu.zeros(3 * targets + count, Element::F32)?;
+        let lengths = answers.pointer() + 12 * targets as u64;
+        let rows = gpu.elements(count * self.width, self.element)?;
+        let given = gpu.upload(queries)?;
+        scale(gpu, rows.matrix(count, self.width), self.element, lengths, &given)?;
         let scores = gpu.elements(count * self.items, Element::F32)?;
         gpu.multiply(
             (scores.matrix(count, self.items), Element::F32),
@@ -101,32 +104,34 @@ impl CudaCatalogue {
             self.element,
             Scale::ONE,
         )?;
-        let targets = asked.targets.len();
-        let counts = gpu.zeros(3 * targets, Element::F32)?;
-        let [target, query, masked, starts] = [
-            gpu.upload(&asked.targets)?,
-            gpu.upload(&asked.queries)?,
-            gpu.upload(&asked.masked)?,
-            gpu.upload(&asked.starts)?,
-        ];
         let parts = (8 * gpu.multiprocessors() as usize)
             .div_ceil(targets.max(1))
             .clamp(1, self.items.div_ceil(1024).max(1));
-        // SAFETY: targets and masked items lie in the catalogue, queries among the rows of scores; counts has three a target.
+        let lists = [&asked.targets, &asked.queries, &asked.masked, &asked.starts];
+        let all = gpu.upload(&lists.map(Vec::as_slice).concat())?;
+        let mut next = all.pointer();
+        let [target, query, masked, starts] = lists.map(|list| {
+            let own = next;
+            next += 4 * list.len() as u64;
+            Argument::Address(own)
+        });
+        // SAFETY: targets and masked items lie in the catalogue, queries among the rows of scores; answers begin with three a target.
         unsafe {
             let arguments = [
-                (&counts).into(),
+                (&answers).into(),
                 (&scores).into(),
-                (&target).into(),
-                (&query).into(),
-                (&masked).into(),
-                (&starts).into(),
+                target,
+                query,
+                masked,
+                starts,
                 (self.items as u32).into(),
             ];
             let grid = [parts as u32, targets as u32, 1];
             gpu.launch(COUNT_RANKS, Element::F32, grid, 256, 0, &arguments)?;
         }
-        let counts: Vec<u32> = counts.read(0, 3 * targets)?;
+        let answers: Vec<u32> = answers.read(0, 3 * targets + count)?;
+        let (counts, lengths) = answers.split_at(3 * targets);
+        check_lengths(lengths, "query")?;
         let each = asked.targets.iter().zip(counts.chunks_exact(3));
         let mut each = each.map(|(&item, counts)| Counts {
             item,
@@ -179,47 +184,53 @@ impl Asked {
     }
 }
 
-/// Rows of length 1 on the card.
-fn upload(gpu: &Gpu, vectors: &[f32], width: usize, element: Element, what: &str) -> Result<Buffer, ModelError> {
-    /// Values that are scaled and copied at once.
+/// The vectors of a catalogue, at length 1, on the card.
+fn upload(gpu: &Gpu, vectors: &[f32], width: usize, element: Element) -> Result<Buffer, ModelError> {
+    /// Values that are copied and scaled at once.
     const VALUES: usize = 16 << 20;
+    let (items, most) = (vectors.len() / width, (VALUES / width).max(1));
     let buffer = gpu.elements(vectors.len(), element)?;
-    let step = (VALUES / width).max(1) * width;
-    for (block, part) in vectors.chunks(step).enumerate() {
-        let scaled = scaled(part, width).map_err(|row| {
-            let row = block * (step / width) + row;
-            ModelError::Input(format!(
-                "{what} {row}: a vector of zeros, or with values that are not finite"
-            ))
-        })?;
-        let offset = block * step * element.bytes();
-        match element {
-            Element::F32 | Element::Bf16 => buffer.write(offset, &scaled)?,
-            Element::F16 => {
-                let narrow: Vec<f16> = scaled.par_iter().map(|&value| f16::from_f32(value)).collect();
-                buffer.write(offset, &narrow)?;
-            }
-        }
+    let lengths = gpu.elements(items, Element::F32)?;
+    for (first, part) in (0..items).step_by(most).zip(vectors.chunks(most * width)) {
+        let given = gpu.upload(part)?;
+        let into = buffer.matrix(items, width).rows(first, part.len() / width, element);
+        scale(gpu, into, element, lengths.pointer() + 4 * first as u64, &given)?;
     }
+    check_lengths(&lengths.read::<u32>(0, items)?, "item")?;
     Ok(buffer)
 }
 
-/// The rows divided by their lengths, or the number of one that has none.
-fn scaled(vectors: &[f32], width: usize) -> Result<Vec<f32>, usize> {
-    let lengths: Vec<f64> = vectors
-        .par_chunks(width)
-        .map(|row| row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt())
-        .collect();
-    if let Some(row) = lengths.iter().position(|&length| length == 0.0 || !length.is_finite()) {
-        return Err(row);
+/// Puts vectors, f32, at length 1 into `out`; the lengths that they had go to `lengths`, f32.
+fn scale(gpu: &Gpu, out: View, element: Element, lengths: u64, vectors: &Buffer) -> Result<(), ModelError> {
+    let kernel = match element {
+        Element::F16 => UNIT_ROWS_HALF,
+        Element::F32 | Element::Bf16 => UNIT_ROWS,
+    };
+    // SAFETY: all have so many rows; a catalogue's are f32 or f16.
+    unsafe {
+        let arguments = [
+            out.into(),
+            Argument::Address(lengths),
+            vectors.into(),
+            out.columns.into(),
+            0.0_f32.into(),
+        ];
+        gpu.launch(kernel, Element::F32, [out.rows as u32, 1, 1], 256, 0, &arguments)
     }
-    let mut scaled = vectors.to_vec();
-    scaled.par_chunks_mut(width).zip(&lengths).for_each(|(row, length)| {
-        for value in row {
-            *value = (f64::from(*value) / length) as f32;
-        }
-    });
-    Ok(scaled)
+}
+
+/// Refuses vectors whose lengths, as bits of f32, are zero or not finite.
+fn check_lengths(lengths: &[u32], what: &str) -> Result<(), ModelError> {
+    let bad = |bits: &u32| {
+        let length = f32::from_bits(*bits);
+        length == 0.0 || !length.is_finite()
+    };
+    match lengths.iter().position(bad) {
+        None => Ok(()),
+        Some(row) => Err(ModelError::Input(format!(
+            "{what} {row}: a vector of zeros, or with values that are not finite"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -229,10 +240,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_scaled_and_bad_ones_named() {
-        assert_eq!(scaled(&[3.0, 4.0, 0.0, 2.0], 2).unwrap(), [0.6, 0.8, 0.0, 1.0]);
-        assert_eq!(scaled(&[3.0, 4.0, 0.0, 0.0], 2).unwrap_err(), 1);
-        assert_eq!(scaled(&[3.0, f32::NAN], 2).unwrap_err(), 0);
+    fn vectors_without_a_length_are_named() {
+        let bits = |lengths: &[f32]| lengths.iter().map(|length| length.to_bits()).collect::<Vec<_>>();
+        assert!(check_lengths(&bits(&[1.0, 1e-30, 2.5]), "item").is_ok());
+        for bad in [0.0, f32::NAN, f32::INFINITY] {
+            let error = check_lengths(&bits(&[1.0, bad]), "item").unwrap_err().to_string();
+            assert!(error.contains("item 1: a vector of zeros, or"), "{error}");
+        }
     }
 
     #[test]

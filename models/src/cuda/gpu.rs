@@ -570,6 +570,11 @@ impl Buffer {
         self.pointer
     }
 
+    /// How many elements of this type it has room for.
+    pub(super) fn count(&self, element: Element) -> usize {
+        self.bytes / element.bytes()
+    }
+
     /// A matrix of `rows` × `columns` elements that begins at the buffer's start.
     pub(super) fn matrix(&self, rows: usize, columns: usize) -> View {
         View {

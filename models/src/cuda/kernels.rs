@@ -120,6 +120,14 @@ module!(ENCODER, "encoder.cu", "kernels/encoder.cu", Either:
     POOL_BACKWARD_8 = "pool_backward_8",
 );
 module!(OPTIMIZER, "adam.cu", "kernels/adam.cu", Either: ADAM = "adam");
+module!(UNITS, "units.cu", "kernels/units.cu", Either:
+    UNIT_ROWS = "unit_rows",
+    UNIT_ROWS_HALF = "unit_rows_half",
+);
+module!(CONTRAST_LOSS, "contrast.cu", "kernels/contrast.cu", Either:
+    CONTRAST = "contrast",
+    CONTRAST_BACKWARD = "contrast_backward",
+);
 module!(RANKS, "ranks.cu", "kernels/ranks.cu", Either: COUNT_RANKS = "count_ranks");
 module!(ATTENTION, "attention.cu", "kernels/attention.cu", Either:
     ATTEND = "attend",

@@ -26,4 +26,4 @@ pub use decoder::{CudaDecoder, CudaDecoderOptions, CudaPass, CudaTrunk};
 pub use encoder::{CudaEncoder, CudaEncoderOptions};
 pub use gpu::{Element, Gpu};
 pub use nccl::{Failed, Nccl, UNIQUE_ID_BYTES, nccl_unique_id, nccl_version};
-pub use timing::{Loss, Shapes, Timing, embedder_plan, limits, time, time_embedder, time_ranking};
+pub use timing::{Shapes, Timing, embedder_plan, limits, time, time_embedder, time_ranking};

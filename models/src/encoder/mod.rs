@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 
+use crate::contrast::{Contrastive, contrastive_loss};
 use crate::decoder::check_tokens;
 use crate::files::{Dtype, NamedTensor, write_parameters};
 use crate::folder::{copy_companions, create, write_config, write_json};
@@ -41,6 +42,15 @@ pub struct TrackedVectors {
     pub pass: Pass,
 }
 
+/// What contrasting a batch gave, its gradients being summed already.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contrasted {
+    /// Mean over profiles.
+    pub loss: f64,
+    /// Cosines `[profiles, targets]`.
+    pub similarities: Vec<f32>,
+}
+
 /// A text encoder: a batch of token sequences to a batch of vectors.
 pub trait Encoder: std::fmt::Debug + Send {
     /// Width of a vector.
@@ -56,10 +66,40 @@ pub trait Encoder: std::fmt::Debug + Send {
     /// # Errors
     /// When a parameter has changed since the pass.
     fn backward(&mut self, tracked: TrackedVectors, slopes: &[f32]) -> Result<(), ModelError>;
+    /// Contrasts profiles with targets, `texts` being the ones and then as many of the others ([`contrastive_loss`]), and adds the
+    /// gradients of 1/`parts` of the loss to the kept sums. Where the loss is not finite the sums may not be either.
+    ///
+    /// # Errors
+    /// When there are not as many targets as profiles.
+    fn contrast(&mut self, texts: &[&[u32]], temperature: f64, parts: usize) -> Result<Contrasted, ModelError> {
+        check_pairs(texts)?;
+        let tracked = self.embed_tracked(texts)?;
+        let Contrastive {
+            loss,
+            similarities,
+            mut slopes,
+        } = contrastive_loss(&tracked.vectors, self.dimension(), temperature);
+        if loss.is_finite() {
+            slopes.iter_mut().for_each(|slope| *slope /= parts as f32);
+            self.backward(tracked, &slopes)?;
+        }
+        Ok(Contrasted { loss, similarities })
+    }
     /// The parameters that training may change.
     fn trainable(&mut self) -> &mut dyn Trainable;
     /// Writes a Hugging Face folder.
     fn save(&self, folder: &Path) -> Result<(), ModelError>;
+}
+
+/// Refuses profiles and targets that are not as many.
+pub(crate) fn check_pairs(texts: &[&[u32]]) -> Result<(), ModelError> {
+    match texts.len() % 2 {
+        0 => Ok(()),
+        _ => Err(ModelError::Input(format!(
+            "{} texts are not profiles and as many targets",
+            texts.len()
+        ))),
+    }
 }
 
 /// A BERT on one device.

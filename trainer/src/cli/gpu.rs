@@ -136,7 +136,6 @@ mod cuda {
     use crate::cli::print;
     use crate::config::Device;
     use crate::train;
-    use crate::train::loss::contrastive_loss;
 
     pub(super) fn check(device: Device, only: &[Compared], table: &mut Table) -> anyhow::Result<()> {
         let gpu = train::gpu(device)?;
@@ -201,8 +200,7 @@ mod cuda {
             models::cuda::time(&gpu, Shapes::Llama8b, &[64], &mut report)?;
         }
         if wanted(Work::Embedder) {
-            let loss = |vectors: &[f32], width: usize| contrastive_loss(vectors, width, 0.05).slopes;
-            models::cuda::time_embedder(&gpu, &loss, &mut report)?;
+            models::cuda::time_embedder(&gpu, &mut report)?;
         }
         if wanted(Work::Ranking) {
             models::cuda::time_ranking(&gpu, &mut report)?;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use models::Contrasted;
+
 use super::deal::Deal;
-use super::loss::{Contrastive, contrastive_loss};
 use super::pace::Pace;
 use super::{EmbedderState, PhaseProfiles, Split, Trainer, shard, share};
 use crate::TrainError;
@@ -101,7 +102,8 @@ impl Trainer {
         } else {
             // Gradients are summed over the ranks: each counts for 1/world.
             let parts = accumulation * self.comm.world();
-            contrast_own(&mut self.embedder, &self.config, &texts, parts)?
+            let temperature = self.config.embedder.loss_temp;
+            self.embedder.model.contrast(&texts, temperature, parts)?
         };
         if !contrasted.loss.is_finite() {
             return Err(self.not_finite("embedder", contrasted.loss, &batch));
@@ -140,33 +142,6 @@ impl Trainer {
             checkpoint,
         }
     }
-}
-
-/// What a batch gave, its gradients being summed already.
-struct Contrasted {
-    loss: f64,
-    /// Cosines of profiles and targets, row by row.
-    similarities: Vec<f32>,
-}
-
-/// Contrasts profiles with targets, `texts` being the one and then the other, of this rank. The gradients are those of
-/// 1/`parts` of the loss.
-fn contrast_own(
-    embedder: &mut EmbedderState,
-    config: &TrainConfig,
-    texts: &[&[u32]],
-    parts: usize,
-) -> Result<Contrasted, TrainError> {
-    let tracked = embedder.model.embed_tracked(texts)?;
-    let Contrastive {
-        loss,
-        similarities,
-        slopes,
-    } = contrastive_loss(&tracked.vectors, embedder.model.dimension(), config.embedder.loss_temp);
-    if loss.is_finite() {
-        embedder.model.backward(tracked, &share_of(&slopes, parts))?;
-    }
-    Ok(Contrasted { loss, similarities })
 }
 
 /// Slopes of 1/`parts` of a loss.

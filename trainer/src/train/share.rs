@@ -4,13 +4,12 @@
 //! have. Alone, nothing here costs or changes anything.
 
 use eval_core::retrieval::EmbeddingStore;
-use models::{Encoder, Trainable, optimizer_state};
+use models::{Contrastive, Encoder, Trainable, contrastive_loss, optimizer_state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::deal::Deal;
-use super::loss::{Contrastive, contrastive_loss};
 use super::{EmbedderState, LmState};
 use crate::TrainError;
 use crate::config::{FEWEST_WHITENED, TrainConfig};

@@ -355,9 +355,7 @@ fn train_embedder(
         .map(|text| tokens(load, [comm.rank(), update, 3, text], load.text_tokens))
         .collect();
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    let tracked = embedder.embed_tracked(&texts)?;
-    let contrastive = super::loss::contrastive_loss(&tracked.vectors, embedder.dimension(), 0.1);
-    embedder.backward(tracked, &contrastive.slopes)?;
+    embedder.contrast(&texts, 0.1, 1)?;
     shard::step(comm, embedder.trainable(), sharded, &PUBLISHED_ADAM, 1.0)?;
     Ok(texts.len() * load.text_tokens)
 }

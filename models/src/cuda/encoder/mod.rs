@@ -2,8 +2,11 @@
 
 mod backward;
 mod build;
+mod contrast;
 mod forward;
 mod rows;
+
+pub(super) use contrast::Loss;
 
 use std::path::{Path, PathBuf};
 
@@ -12,15 +15,16 @@ use crate::cuda::batch::{Grouped, Rows};
 use crate::cuda::gpu::{Buffer, Element, Gpu};
 use crate::cuda::parameters::Parameters;
 use crate::decoder::check_vocabulary;
-use crate::encoder::{EncoderFolder, Written, check_texts, encoder_specs};
+use crate::encoder::{EncoderFolder, Written, check_pairs, check_texts, encoder_specs};
 use crate::files::{Dtype, NamedTensor};
 use crate::plan::EncoderPlan;
-use crate::{Encoder, Kept, ModelError, Pass, Pooling, TrackedVectors, Trainable};
+use crate::{Contrasted, Encoder, Kept, ModelError, Pass, Pooling, TrackedVectors, Trainable};
 
 /// Tokens of a pass whose gradients may be asked for: what more there is goes through in further ones.
 const TRACKED_TOKENS: usize = 32_768;
-/// Tokens of a pass without gradients: enough to fill a card, few enough that much of a layer stays in its cache.
-const EMBEDDED_TOKENS: usize = 16_384;
+/// Rows of a product that a multiprocessor has at a time: passes without gradients are as many for each, so that no multiprocessor
+/// waits for others, and few enough that much of a layer stays in the cache.
+const ROWS_AT_A_TIME: usize = 128;
 
 /// A linear layer, or several over one input whose outputs stand side by side.
 #[derive(Debug)]
@@ -170,6 +174,35 @@ impl CudaEncoder {
         }
     }
 
+    /// Vectors of texts, f32, and what gradients are found from.
+    fn tracked(&self, texts: &[&[u32]]) -> Result<(Buffer, CudaEncoderPass), ModelError> {
+        check_texts(&self.plan, texts)?;
+        let width = self.plan.hidden;
+        let vectors = self.gpu.elements(texts.len() * width, Element::F32)?;
+        let mut parts = Vec::new();
+        for range in rows::passes(texts, TRACKED_TOKENS) {
+            let at = vectors
+                .matrix(texts.len(), width)
+                .rows(range.start, range.len(), Element::F32);
+            parts.extend(self.run(&texts[range], at, true)?);
+        }
+        let version = self.parameters.version();
+        Ok((vectors, CudaEncoderPass { parts, version }))
+    }
+
+    /// Adds the gradients of Σ slopes · vectors, `slopes` having as many values as the pass gave.
+    fn pass_backward(&mut self, pass: CudaEncoderPass, slopes: &Buffer) -> Result<(), ModelError> {
+        let count = pass.parts.iter().map(|part| part.texts.count).sum();
+        let slopes = slopes.matrix(count, self.plan.hidden);
+        let mut first = 0;
+        for part in pass.parts {
+            let own = slopes.rows(first, part.texts.count, Element::F32);
+            first += part.texts.count;
+            self.part_backward(part, own)?;
+        }
+        Ok(())
+    }
+
     fn heads(&self) -> Heads {
         Heads {
             gpu: self.gpu.clone(),
@@ -194,7 +227,8 @@ impl Encoder for CudaEncoder {
         check_texts(&self.plan, texts)?;
         let width = self.plan.hidden;
         let vectors = self.gpu.elements(texts.len() * width, Element::F32)?;
-        for range in rows::passes(texts, EMBEDDED_TOKENS) {
+        let most = ROWS_AT_A_TIME * self.gpu.multiprocessors() as usize;
+        for range in rows::passes(texts, most) {
             let at = vectors
                 .matrix(texts.len(), width)
                 .rows(range.start, range.len(), Element::F32);
@@ -204,22 +238,9 @@ impl Encoder for CudaEncoder {
     }
 
     fn embed_tracked(&mut self, texts: &[&[u32]]) -> Result<TrackedVectors, ModelError> {
-        check_texts(&self.plan, texts)?;
-        let width = self.plan.hidden;
-        let vectors = self.gpu.elements(texts.len() * width, Element::F32)?;
-        let mut parts = Vec::new();
-        for range in rows::passes(texts, TRACKED_TOKENS) {
-            let at = vectors
-                .matrix(texts.len(), width)
-                .rows(range.start, range.len(), Element::F32);
-            parts.extend(self.run(&texts[range], at, true)?);
-        }
-        let pass = CudaEncoderPass {
-            parts,
-            version: self.parameters.version(),
-        };
+        let (vectors, pass) = self.tracked(texts)?;
         Ok(TrackedVectors {
-            vectors: vectors.read(0, texts.len() * width)?,
+            vectors: vectors.read(0, texts.len() * self.plan.hidden)?,
             pass: Pass(Kept::new(pass)),
         })
     }
@@ -235,15 +256,16 @@ impl Encoder for CudaEncoder {
             )));
         }
         let slopes = self.gpu.upload(slopes)?;
-        let width = self.plan.hidden;
-        let slopes = slopes.matrix(wanted / width, width);
-        let mut first = 0;
-        for part in pass.parts {
-            let own = slopes.rows(first, part.texts.count, Element::F32);
-            first += part.texts.count;
-            self.part_backward(part, own)?;
-        }
-        Ok(())
+        self.pass_backward(pass, &slopes)
+    }
+
+    fn contrast(&mut self, texts: &[&[u32]], temperature: f64, parts: usize) -> Result<Contrasted, ModelError> {
+        check_pairs(texts)?;
+        let (vectors, pass) = self.tracked(texts)?;
+        let loss = Loss::new(&self.gpu, &vectors, self.plan.hidden, temperature, parts)?;
+        // The card goes on with the way back while the host waits for the loss.
+        self.pass_backward(pass, loss.slopes())?;
+        loss.read()
     }
 
     fn trainable(&mut self) -> &mut dyn Trainable {

@@ -8,9 +8,6 @@ use crate::plan::{Activation, EncoderPlan};
 use crate::random::{normal_values, philox};
 use crate::{Encoder, ModelError};
 
-/// The slopes of a loss in vectors `[texts, width]`, row-major.
-pub type Loss<'a> = &'a dyn Fn(&[f32], usize) -> Vec<f32>;
-
 /// The embedder of the published runs, mxbai-embed-large-v1: a BERT-large.
 pub fn embedder_plan() -> EncoderPlan {
     EncoderPlan {
@@ -30,12 +27,11 @@ pub fn embedder_plan() -> EncoderPlan {
 const BATCH: usize = 32;
 const LONGEST: usize = 512;
 
-/// Times the embedder: a step on a batch of pairs, and items embedded; texts of full length, and of real ones. `loss` is part of a
-/// step.
+/// Times the embedder: a step on a batch of pairs, and items embedded; texts of full length, and of real ones.
 ///
 /// # Errors
 /// When something does not run.
-pub fn time_embedder(gpu: &Gpu, loss: Loss<'_>, report: &mut dyn FnMut(Timing)) -> Result<(), ModelError> {
+pub fn time_embedder(gpu: &Gpu, report: &mut dyn FnMut(Timing)) -> Result<(), ModelError> {
     let options = CudaEncoderOptions {
         gpu: gpu.clone(),
         element: Element::Bf16,
@@ -49,7 +45,7 @@ pub fn time_embedder(gpu: &Gpu, loss: Loss<'_>, report: &mut dyn FnMut(Timing)) 
     ] {
         let texts = words(2 * BATCH, 31, length);
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        embedder_step(gpu, &mut encoder, &texts, kind, loss, report)?;
+        embedder_step(gpu, &mut encoder, &texts, kind, report)?;
         let items = words(2048, 37, length);
         let items: Vec<&[u32]> = items.iter().map(Vec::as_slice).collect();
         let seconds = median(3, || encoder.embed(&items).map(drop))?;
@@ -72,15 +68,12 @@ fn embedder_step(
     encoder: &mut CudaEncoder,
     texts: &[&[u32]],
     kind: &str,
-    loss: Loss<'_>,
     report: &mut dyn FnMut(Timing),
 ) -> Result<(), ModelError> {
     const STEPS: usize = 4;
     let mut step = |times: usize| -> Result<(), ModelError> {
         for _ in 0..times {
-            let tracked = encoder.embed_tracked(texts)?;
-            let slopes = loss(&tracked.vectors, encoder.dimension());
-            encoder.backward(tracked, &slopes)?;
+            encoder.contrast(texts, 0.05, 1)?;
             encoder.trainable().step(&ADAM, 1.0)?;
         }
         gpu.wait()

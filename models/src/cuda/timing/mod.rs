@@ -12,7 +12,7 @@ use super::layers::{Values, put};
 use crate::random::philox;
 use crate::{AdamConfig, ModelError};
 
-pub use embedder::{Loss, embedder_plan, time_embedder, time_ranking};
+pub use embedder::{embedder_plan, time_embedder, time_ranking};
 pub use language_model::{Shapes, time};
 
 /// One timing.

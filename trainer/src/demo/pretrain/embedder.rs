@@ -9,7 +9,6 @@ use super::replicas::Replicas;
 use super::{Course, TRAINING_SEED};
 use crate::TrainError;
 use crate::demo::random::Random;
-use crate::train::loss::contrastive_loss;
 
 /// Films of a batch, and batches of a step.
 const FILMS: usize = 48;
@@ -55,8 +54,5 @@ pub(super) fn pretrain(steps: usize, threads: usize, corpus: &Corpus, folder: &P
 fn learn(bert: &mut Bert, pairs: &[Pair]) -> Result<f64, TrainError> {
     let sides = (0..2).flat_map(|side| pairs.iter().map(move |pair| pair[side].as_slice()));
     let texts: Vec<&[u32]> = sides.collect();
-    let tracked = bert.embed_tracked(&texts)?;
-    let contrastive = contrastive_loss(&tracked.vectors, bert.dimension(), TEMPERATURE);
-    bert.backward(tracked, &contrastive.slopes)?;
-    Ok(contrastive.loss)
+    Ok(bert.contrast(&texts, TEMPERATURE, 1)?.loss)
 }

@@ -1,6 +1,7 @@
 //! Every operation of the engine by itself, beside sums in f64 on fresh random numbers.
 
 mod attention;
+mod contrast;
 mod optimizer;
 mod products;
 mod rows;
@@ -28,6 +29,7 @@ pub(super) fn check(gpu: &Gpu, seed: u64, report: &mut dyn FnMut(Check)) -> Resu
         rows::check(&mut bench)?;
         optimizer::check(&mut bench)?;
         texts::check(&mut bench)?;
+        contrast::check(&mut bench)?;
         attention::check(&mut bench)?;
     }
     Ok(())
@@ -125,6 +127,12 @@ impl Bench<'_> {
 
     fn compare_as(&mut self, name: &str, found: &Buffer, expected: &[f64], element: Element) -> Result<(), ModelError> {
         let found = self.read(found, expected.len(), element)?;
+        self.compare_values(name, &found, expected);
+        Ok(())
+    }
+
+    /// Compares what has been read already.
+    fn compare_values(&mut self, name: &str, found: &[f32], expected: &[f64]) {
         let expected: Vec<f32> = expected.iter().map(|&value| value as f32).collect();
         let bound = match self.element {
             Element::F32 => 2e-5,
@@ -133,11 +141,10 @@ impl Bench<'_> {
         };
         (self.report)(Check::new(
             format!("{name}, {:?}", self.element),
-            &found,
+            found,
             &expected,
             bound,
         ));
-        Ok(())
     }
 }
 
