@@ -47,6 +47,15 @@ __device__ __forceinline__ u64 place_of(const Move& move, u64 at) {
     return move.columns ? at / move.columns * move.stride + at % move.columns : at;
 }
 
+// A value's next, and its moments'. Every rounding is said, so that it is the same however many are moved at a time.
+__device__ __forceinline__ float next(float x, float g, float& m, float& v, const Move& move, const Numbers& of) {
+    const float slope = __fmaf_rn(of.decay, x, __fmul_rn(g, of.factor));
+    m = __fmaf_rn(m, of.beta1, __fmul_rn(slope, 1.0f - of.beta1));
+    v = __fmaf_rn(v, of.beta2, __fmul_rn(__fmul_rn(slope, slope), 1.0f - of.beta2));
+    const float root = __fadd_rn(__fdiv_rn(__fsqrt_rn(v), move.root2), of.eps);
+    return __fmaf_rn(-__fdiv_rn(m, root), move.rate, __fmul_rn(x, of.shrink));
+}
+
 // Values from .. end of a part, N at a time.
 template <int N> __device__ __forceinline__ void move_values(const Move& move, u64 from, u64 end, const Numbers& of) {
     for (u64 i = from + threadIdx.x * N; i < end; i += blockDim.x * N) {
@@ -57,11 +66,7 @@ template <int N> __device__ __forceinline__ void move_values(const Move& move, u
         take<N>(v, (const float*)move.second + i);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-            const float slope = g[j] * of.factor + of.decay * x[j];
-            x[j] *= of.shrink;
-            m[j] = m[j] * of.beta1 + slope * (1.0f - of.beta1);
-            v[j] = v[j] * of.beta2 + slope * slope * (1.0f - of.beta2);
-            x[j] -= m[j] / (sqrtf(v[j]) / move.root2 + of.eps) * move.rate;
+            x[j] = next(x[j], g[j], m[j], v[j], move, of);
         }
         put<N>(move.first + i, m);
         put<N>(move.second + i, v);
