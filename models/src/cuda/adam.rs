@@ -1,7 +1,8 @@
 //! Adam's move of many parameters, or of parts of them, in one launch.
 
-use super::gpu::{Argument, Element, Gpu, View};
+use super::gpu::{Element, Gpu, View};
 use super::kernels::ADAM;
+use super::launch::Argument;
 use crate::{AdamConfig, ModelError};
 
 /// Values that a block moves, a multiple of four.

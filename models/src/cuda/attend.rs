@@ -2,7 +2,7 @@
 
 use super::batch::Rows;
 use super::fused::tensor_map;
-use super::gpu::{Argument, Buffer, Element, Gpu, View};
+use super::gpu::{Buffer, Element, Gpu, View};
 use super::kernels::{
     ATTEND, ATTEND_DELTA, ATTEND_JOIN, ATTEND_KEYS, ATTEND_QUERIES, ATTEND_STEP, JOIN_SPLITS, Kernel, ROWS_ATTEND_128,
     ROWS_ATTEND_256, ROWS_KEYS_128, ROWS_KEYS_256, ROWS_QUERIES_128, ROWS_QUERIES_256, SUM_PARTS, TENSOR_ATTEND_64,
@@ -10,6 +10,7 @@ use super::kernels::{
     TENSOR_QUERIES_64, TENSOR_QUERIES_128, TENSOR_QUERIES_256, TEXTS_ATTEND_64, TEXTS_KEYS_64, TEXTS_QUERIES_64,
     TOKEN_64, TOKEN_128, TOKEN_256,
 };
+use super::launch::Argument;
 use crate::ModelError;
 
 /// Query heads that one block of a step's attention takes.
@@ -29,6 +30,8 @@ struct Tensor {
     /// Whether the first three are those for packed rows on Hopper: their blocks go in pairs, those by queries stay and take
     /// their shares of all tiles instead of being one for each tile and head, and what a pair shares is described as boxes.
     pairs: bool,
+    /// Whether they are those for whole texts on Hopper: gradients come with their sums, and those of queries with deltas.
+    texts: bool,
 }
 
 /// The kernels on tensor cores for heads of `dim`, where a card's blocks have the shared memory that they need.
@@ -42,6 +45,7 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
             keys: (TENSOR_KEYS_64, 128, 49_664),
             token: (TOKEN_64, 128, 49_152),
             pairs: false,
+            texts: false,
         },
         128 => Tensor {
             attend: (TENSOR_ATTEND_128, 128, 98_304),
@@ -49,6 +53,7 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
             keys: (TENSOR_KEYS_128, 128, 66_048),
             token: (TOKEN_128, 128, 98_304),
             pairs: false,
+            texts: false,
         },
         256 => Tensor {
             attend: (TENSOR_ATTEND_256, 128, 98_304),
@@ -64,6 +69,7 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
             ),
             token: (TOKEN_256, 64, 98_304),
             pairs: false,
+            texts: false,
         },
         _ => return None,
     };
@@ -148,6 +154,7 @@ impl Heads {
                 attend: (TEXTS_ATTEND_64, 256, 81_920),
                 queries: (TEXTS_QUERIES_64, 256, 98_304),
                 keys: (TEXTS_KEYS_64, 128, 50_176),
+                texts: true,
                 ..tensor
             },
             128 => Tensor {
@@ -254,23 +261,24 @@ impl Heads {
         }
     }
 
-    /// Gradients of queries, keys and values into `into`, given `slope`, that of what came out, `[tokens, heads · dim]`.
+    /// Gradients of queries, keys and values into `into`, given `slope`, that of what came out, `[tokens, heads · dim]`. Where that costs
+    /// nothing, their sums over the rows of each tile come back, `[tiles, columns of all three]`, f32.
     pub(super) fn attend_backward(
         &self,
         of: Attended<'_>,
         slope: View,
         into: [View; 3],
         rows: &Rows,
-    ) -> Result<(), ModelError> {
+    ) -> Result<Option<Buffer>, ModelError> {
         if rows.count == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let [q, k, v] = self.split(of.qkv);
         let [dq, dk, dv] = into;
         let delta = self.gpu.elements(rows.count * self.heads, Element::F32)?;
         match self.tensor_for(rows, &[q, k, v, of.mixed, slope, dq, dk, dv]) {
             Some(tensor) => self.tensor_backward(&tensor, of, slope, into, rows, &delta),
-            None => self.plain_backward(of, slope, into, rows, &delta),
+            None => self.plain_backward(of, slope, into, rows, &delta).map(|()| None),
         }
     }
 
@@ -282,7 +290,7 @@ impl Heads {
         [dq, dk, dv]: [View; 3],
         rows: &Rows,
         delta: &Buffer,
-    ) -> Result<(), ModelError> {
+    ) -> Result<Option<Buffer>, ModelError> {
         let (gpu, plan, element) = (&self.gpu, self, self.element);
         let [q, k, v] = self.split(of.qkv);
         let shared = plan.heads / plan.kv_heads;
@@ -303,29 +311,34 @@ impl Heads {
         };
         let (k_parts, v_parts) = (parts(apart)?, parts(apart)?);
         let address = |parts: &Option<Buffer>| parts.as_ref().map_or(Argument::Address(0), Argument::from);
+        let columns = (plan.heads + 2 * plan.kv_heads) * plan.head_dim;
+        let sums = match tensor.texts {
+            true => Some(gpu.elements(rows.tile_count * columns, Element::F32)?),
+            false => None,
+        };
         // SAFETY: all have a row for each token, and segments lie among them.
         unsafe {
-            let arguments = [
-                delta.into(),
-                slope.into(),
-                of.mixed.into(),
-                rows.count.into(),
-                plan.heads.into(),
-                plan.head_dim.into(),
-            ];
-            // Small heads share a warp.
-            let in_block = 128 / (plan.head_dim / 8).min(32);
-            let grid = [plan.heads.div_ceil(in_block) as u32, rows.count as u32, 1];
-            gpu.launch(TENSOR_DELTAS, element, grid, 128, 0, &arguments)?;
+            if !tensor.texts {
+                let arguments = [
+                    delta.into(),
+                    slope.into(),
+                    of.mixed.into(),
+                    rows.count.into(),
+                    plan.heads.into(),
+                    plan.head_dim.into(),
+                ];
+                // Small heads share a warp.
+                let in_block = 128 / (plan.head_dim / 8).min(32);
+                let grid = [plan.heads.div_ceil(in_block) as u32, rows.count as u32, 1];
+                gpu.launch(TENSOR_DELTAS, element, grid, 128, 0, &arguments)?;
+            }
             let first = vec![dq.into(), slope.into(), of.lse.into(), delta.into(), q.into()];
             let strides = vec![dq.stride.into(), q.stride.into()];
-            self.launch_by_queries(
-                tensor.queries,
-                tensor.pairs,
-                rows,
-                [k, v],
-                [first, strides, self.layout(rows)],
-            )?;
+            let mut rest = self.layout(rows);
+            if let Some(sums) = &sums {
+                rest.extend([Argument::from(of.mixed), sums.into()]);
+            }
+            self.launch_by_queries(tensor.queries, tensor.pairs, rows, [k, v], [first, strides, rest])?;
             let by_queries = |view: View| match tensor.pairs {
                 true => boxes(view, rows),
                 false => Ok(view.into()),
@@ -349,6 +362,7 @@ impl Heads {
             arguments.extend(layout);
             arguments.push(together.into());
             arguments.extend(ends);
+            arguments.extend(sums.as_ref().map(Argument::from));
             let grid = [
                 if tensor.pairs { 2 * groups } else { groups } as u32,
                 rows.tile_count as u32,
@@ -370,7 +384,7 @@ impl Heads {
                 gpu.launch(SUM_PARTS, element, [width, rows.count as u32, 1], 128, 0, &arguments)?;
             }
         }
-        Ok(())
+        Ok(sums)
     }
 
     fn plain_backward(

@@ -1,8 +1,9 @@
 //! A catalogue's vectors on a card, and where targets stand in it.
 
 use super::gemm::{Factor, Scale};
-use super::gpu::{Argument, Buffer, Element, Gpu, View};
+use super::gpu::{Buffer, Element, Gpu, View};
 use super::kernels::{COUNT_RANKS, UNIT_ROWS, UNIT_ROWS_HALF};
+use super::launch::Argument;
 use crate::ModelError;
 
 /// Queries whose scores are held at once: 4 bytes an item each.

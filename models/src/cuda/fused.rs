@@ -4,12 +4,13 @@
 use cudarc::driver::sys;
 
 use super::gemm::Factor;
-use super::gpu::{Argument, Buffer, Element, Gpu, View};
+use super::gpu::{Buffer, Element, Gpu, View};
 use super::kernels::{
     JOIN_SCORES, Kernel, PRODUCT_ADD, PRODUCT_BIAS, PRODUCT_GATE_GELU, PRODUCT_GATE_GELU_KEPT, PRODUCT_GATE_SILU,
     PRODUCT_GATE_SILU_KEPT, PRODUCT_GELU, PRODUCT_GELU_KEPT, PRODUCT_PLAIN_ADD, PRODUCT_SCORE, PRODUCT_SCORE_BACKWARD,
     PRODUCT_TIMES, PRODUCT_TIMES_TWO,
 };
+use super::launch::Argument;
 use crate::ModelError;
 use crate::plan::Activation;
 

@@ -37,6 +37,8 @@ pub(super) struct Module {
     name: &'static str,
     text: &'static str,
     made: For,
+    /// Whether its kernels say `after_others` first, so that they may begin before those ahead of them have ended.
+    pub(super) early: bool,
     pub(super) kernels: &'static [&'static str],
 }
 
@@ -61,13 +63,24 @@ impl Hash for Kernel {
     }
 }
 
+/// Whether a module is declared `early`.
+macro_rules! begins {
+    () => {
+        false
+    };
+    (early) => {
+        true
+    };
+}
+
 /// Declares a module and a constant for each of its kernels.
 macro_rules! module {
-    ($module:ident, $file:literal, $path:literal, $made:ident: $($constant:ident = $name:literal),+ $(,)?) => {
+    ($module:ident, $file:literal, $path:literal, $made:ident $($early:ident)?: $($constant:ident = $name:literal),+ $(,)?) => {
         static $module: Module = Module {
             name: $file,
             text: include_str!($path),
             made: For::$made,
+            early: begins!($($early)?),
             kernels: &[$($name),+],
         };
         $(pub(super) const $constant: Kernel = Kernel { module: &$module, name: $name };)+
@@ -94,7 +107,7 @@ module!(ROWS, "rows.cu", "kernels/rows.cu", Either:
     GATE_8 = "gate_8",
     GATE_BACKWARD_8 = "gate_backward_8",
 );
-module!(ENCODER, "encoder.cu", "kernels/encoder.cu", Either:
+module!(ENCODER, "encoder.cu", "kernels/encoder.cu", Either early:
     EMBED_TEXT = "embed_text",
     EMBED_TEXT_8 = "embed_text_8",
     SCATTER = "scatter",
@@ -162,12 +175,12 @@ module!(TENSOR_ATTENTION, "tensor_attention.cu", "../ops/cuda/attention.cu", Ten
     TENSOR_KEYS_256 = "attend_backward_kv_256",
     SUM_PARTS = "sum_parts",
 );
-module!(HOPPER_ATTENTION, "attention_hopper.cu", "../ops/cuda/attention_hopper.cu", Hopper:
+module!(HOPPER_ATTENTION, "attention_hopper.cu", "../ops/cuda/attention_hopper.cu", Hopper early:
     TEXTS_ATTEND_64 = "attend_texts_64",
     TEXTS_QUERIES_64 = "attend_texts_backward_q_64",
     TEXTS_KEYS_64 = "attend_texts_backward_kv_64",
 );
-module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper:
+module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper early:
     PRODUCT_BIAS = "product_bias",
     PRODUCT_GELU = "product_gelu",
     PRODUCT_GELU_KEPT = "product_gelu_kept",
@@ -183,13 +196,13 @@ module!(PRODUCTS, "products_hopper.cu", "../ops/cuda/products_hopper.cu", Hopper
     PRODUCT_SCORE_BACKWARD = "product_score_backward",
     JOIN_SCORES = "join_scores",
 );
-module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", HopperPacked:
+module!(HOPPER_CAUSAL_ATTENTION, "attention_hopper_causal.cu", "../ops/cuda/attention_hopper_causal.cu", HopperPacked early:
     ROWS_ATTEND_128 = "attend_rows_128",
     ROWS_ATTEND_256 = "attend_rows_256",
     ROWS_QUERIES_128 = "attend_rows_backward_q_128",
     ROWS_QUERIES_256 = "attend_rows_backward_q_256",
 );
-module!(HOPPER_CAUSAL_KEYS, "attention_hopper_causal_keys.cu", "../ops/cuda/attention_hopper_causal_keys.cu", HopperPacked:
+module!(HOPPER_CAUSAL_KEYS, "attention_hopper_causal_keys.cu", "../ops/cuda/attention_hopper_causal_keys.cu", HopperPacked early:
     ROWS_KEYS_128 = "attend_rows_backward_kv_128",
     ROWS_KEYS_256 = "attend_rows_backward_kv_256",
 );
@@ -311,5 +324,32 @@ fn compile(module: &Module, source: &str, architecture: &str) -> Result<Vec<u8>,
         };
         let _ = nvrtc::destroy_program(program);
         image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_may_begin_early_wait_first() {
+        let modules = [
+            &ENCODER,
+            &HOPPER_ATTENTION,
+            &PRODUCTS,
+            &HOPPER_CAUSAL_ATTENTION,
+            &HOPPER_CAUSAL_KEYS,
+        ];
+        for module in modules {
+            assert!(module.early);
+            // What stands between a kernel's opening brace and its first statement, in macros the line's end too.
+            let bodies: Vec<&str> = module.text.split("extern \"C\" __global__").skip(1).collect();
+            assert!(!bodies.is_empty());
+            for body in bodies {
+                let (head, first) = body.split_once('{').unwrap_or_default();
+                let first = first.trim_start_matches(['\\', '\n', ' ']);
+                assert!(first.starts_with("after_others();"), "{}: {head}", module.name);
+            }
+        }
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::fused::{After, Then};
 use super::gemm::{Epilogue, Factor, Scale};
-use super::gpu::{Argument, Buffer, Element, Gpu, View};
+use super::gpu::{Buffer, Element, Gpu, View};
 use super::kernels::{ADD_ROW, MERGE, NOISE, PLACE};
+use super::launch::Argument;
 use crate::ModelError;
 use crate::plan::Activation;
 

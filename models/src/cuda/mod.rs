@@ -13,6 +13,7 @@ mod gemm;
 mod gpu;
 mod kernels;
 mod language_model;
+mod launch;
 mod layers;
 mod nccl;
 mod optimize;

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use cudarc::driver::{result, sys as driver_sys};
 use cudarc::nccl::{result as nccl, sys};
 
-use super::gpu::{Argument, Buffer, Element, Gpu, driver};
+use super::gpu::{Buffer, Element, Gpu, driver};
 use super::kernels::{PLACE, WIDEN};
+use super::launch::Argument;
 use super::layers::blocks;
 use crate::ModelError;
 

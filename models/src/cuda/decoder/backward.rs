@@ -7,8 +7,9 @@ use crate::ModelError;
 use crate::cuda::attend::Attended;
 use crate::cuda::batch::Rows;
 use crate::cuda::fused::Then;
-use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::gpu::{Buffer, Element, View};
 use crate::cuda::kernels::{GATE_BACKWARD, GATE_BACKWARD_8, NORM_BACKWARD, NORM_BACKWARD_8, SUM_ROWS};
+use crate::cuda::launch::Argument;
 use crate::cuda::layers::blocks;
 
 impl CudaDecoder {

@@ -7,8 +7,9 @@ use super::{BlockWeights, CudaDecoder, Keep, Layer, Saved, Stream, Track, Way};
 use crate::ModelError;
 use crate::cuda::batch::Rows;
 use crate::cuda::fused::After;
-use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::gpu::{Buffer, Element, View};
 use crate::cuda::kernels::{MOVE_ROWS, MOVE_ROWS_8};
+use crate::cuda::launch::Argument;
 use crate::cuda::layers::Stack;
 use crate::plan::Activation;
 

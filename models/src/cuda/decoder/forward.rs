@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::{CudaDecoder, CudaPass, CudaTrunk, Norm, Stream, Track};
 use crate::cuda::batch::{Grouped, Rows, Scored};
-use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::gpu::{Buffer, Element, View};
 use crate::cuda::kernels::{ADD_NORM, ADD_NORM_8, EMBED, GATE, GATE_8, MERGE, ROTATE};
+use crate::cuda::launch::Argument;
 use crate::cuda::layers::{Stack, activation, blocks};
 use crate::decoder::check_tokens;
 use crate::packed::PackedBatch;

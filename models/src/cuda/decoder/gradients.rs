@@ -5,8 +5,9 @@ use super::Norm;
 use crate::ModelError;
 use crate::cuda::batch::Grouped;
 use crate::cuda::gemm::Factor;
-use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
+use crate::cuda::gpu::{Buffer, Element, Gpu, View};
 use crate::cuda::kernels::{ADD_PARTS, COLUMN_PARTS, COLUMN_PARTS_8, EMBED_GRADIENT, NORM_WEIGHT_PARTS};
+use crate::cuda::launch::Argument;
 use crate::cuda::layers::{Stack, blocks};
 use crate::cuda::parameters::Parameters;
 

@@ -6,8 +6,9 @@ use super::{CudaDecoder, CudaPass};
 use crate::ModelError;
 use crate::cuda::batch::Scored;
 use crate::cuda::fused::{ScoreProduct, SlopesOf};
-use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::gpu::{Buffer, Element, View};
 use crate::cuda::kernels::{SCORE, SCORE_BACKWARD};
+use crate::cuda::launch::Argument;
 use crate::cuda::layers::Stack;
 
 /// f32 logits of at most so many bytes at a time; as many bytes of gradients by them.

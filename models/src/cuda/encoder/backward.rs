@@ -7,11 +7,12 @@ use crate::cuda::attend::Attended;
 use crate::cuda::batch::Grouped;
 use crate::cuda::fused::Then;
 use crate::cuda::gemm::{Factor, Scale};
-use crate::cuda::gpu::{Argument, Buffer, Element, Gpu, View};
+use crate::cuda::gpu::{Buffer, Element, Gpu, View};
 use crate::cuda::kernels::{
     ADD_PARTS, BEND_BACKWARD, BEND_BACKWARD_8, COLUMN_PARTS, COLUMN_PARTS_8, LAYER_NORM_BACKWARD,
     LAYER_NORM_BACKWARD_8, POOL_BACKWARD, POOL_BACKWARD_8, SCATTER, SCATTER_8,
 };
+use crate::cuda::launch::Argument;
 
 /// Rows whose sums are wanted: those of one after those of another, or side by side.
 struct Parts<'a> {
@@ -102,9 +103,21 @@ impl CudaEncoder {
             lse: &saved.lse,
         };
         let slope = d_mixed.matrix(all, width);
-        self.heads().attend_backward(attended, slope, parts, &texts.rows)?;
+        let sums = self.heads().attend_backward(attended, slope, parts, &texts.rows)?;
         let slots: Vec<Option<usize>> = self.layers[index].qkv.slots.iter().map(|slots| slots[1]).collect();
-        self.sum_columns(&d_qkv, 3 * width, all, &slots)?;
+        match &sums {
+            Some(parts) => {
+                let sums = Parts {
+                    parts,
+                    rows: texts.rows.tile_count,
+                    width,
+                    pitch: 3 * width,
+                    plane: width,
+                };
+                self.add_parts(&sums, &slots)?;
+            }
+            None => self.sum_columns(&d_qkv, 3 * width, all, &slots)?,
+        }
         let d_x = d_mixed;
         self.weight_gradient(|e| &e.layers[index].qkv, &d_qkv, &saved.x, all)?;
         let other = self.input_gradient(&self.layers[index].qkv, &d_qkv, &d_x, Some(d_attention), all)?;

@@ -1,7 +1,8 @@
 //! The contrastive loss on the card, as [`crate::contrastive_loss`] has it on the host.
 
-use crate::cuda::gpu::{Argument, Buffer, Element, Gpu};
+use crate::cuda::gpu::{Buffer, Element, Gpu};
 use crate::cuda::kernels::{CONTRAST, CONTRAST_BACKWARD, UNIT_ROWS};
+use crate::cuda::launch::Argument;
 use crate::{Contrasted, ModelError};
 
 /// Shorter vectors are treated as this long, as `torch.nn.functional.normalize` does.

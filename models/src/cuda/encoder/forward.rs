@@ -4,11 +4,12 @@ use super::rows::gathered;
 use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
 use crate::cuda::fused::After;
 use crate::cuda::gemm::{Epilogue, Factor, Scale};
-use crate::cuda::gpu::{Argument, Buffer, Element, View};
+use crate::cuda::gpu::{Buffer, Element, View};
 use crate::cuda::kernels::{
     ADD_BIAS, ADD_BIAS_8, BEND, BEND_8, EMBED_TEXT, EMBED_TEXT_8, Kernel, LAYER_NORM, LAYER_NORM_8, MOVE_ROWS,
     MOVE_ROWS_8, POOL, POOL_8,
 };
+use crate::cuda::launch::Argument;
 use crate::cuda::layers::activation;
 use crate::plan::Activation;
 use crate::{ModelError, Pooling};

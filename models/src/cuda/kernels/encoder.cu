@@ -31,10 +31,12 @@ __device__ __forceinline__ void embed_text_of(T* out, const T* words, const T* p
 }
 extern "C" __global__ void embed_text(T* out, const T* words, const T* places, const T* kind, const u32* tokens,
                                       const u32* positions, int width) {
+    after_others();
     embed_text_of<1>(out, words, places, kind, tokens, positions, width);
 }
 extern "C" __global__ void embed_text_8(T* out, const T* words, const T* places, const T* kind, const u32* tokens,
                                         const u32* positions, int width) {
+    after_others();
     embed_text_of<8>(out, words, places, kind, tokens, positions, width);
 }
 
@@ -60,9 +62,11 @@ __device__ __forceinline__ void scatter_of(float* table, const T* slope, const u
     put<N>(to, x);
 }
 extern "C" __global__ void scatter(float* table, const T* slope, const u32* order, const u32* starts, const u32* ids, int width) {
+    after_others();
     scatter_of<1>(table, slope, order, starts, ids, width);
 }
 extern "C" __global__ void scatter_8(float* table, const T* slope, const u32* order, const u32* starts, const u32* ids, int width) {
+    after_others();
     scatter_of<8>(table, slope, order, starts, ids, width);
 }
 
@@ -76,9 +80,11 @@ template <int N> __device__ __forceinline__ void move_rows_of(T* out, const T* x
     put<N>(out + (back ? there : here) * width + i, v);
 }
 extern "C" __global__ void move_rows(T* out, const T* x, const u32* rows, int width, int back) {
+    after_others();
     move_rows_of<1>(out, x, rows, width, back);
 }
 extern "C" __global__ void move_rows_8(T* out, const T* x, const u32* rows, int width, int back) {
+    after_others();
     move_rows_of<8>(out, x, rows, width, back);
 }
 
@@ -91,6 +97,7 @@ __device__ __forceinline__ float round_to_T(float x) { return load(store<T>(x));
 
 extern "C" __global__ void layer_norm(T* out, T* sum, const T* x, const T* delta, const float* delta_bias, const float* weight,
                                       const float* bias, int rows, int width, float eps) {
+    after_others();
     const u64 row = blockIdx.x * 4 + (threadIdx.x >> 5);
     const int lane = threadIdx.x & 31;
     if (row >= rows) return;
@@ -127,6 +134,7 @@ __device__ __forceinline__ void take_row(float (&x)[ROW_CHUNKS][8], const T* fro
 extern "C" __global__ void __launch_bounds__(128) layer_norm_8(T* out, T* sum, const T* x, const T* delta, const float* delta_bias,
                                                                const float* weight, const float* bias, int rows, int width,
                                                                float eps) {
+    after_others();
     const u64 row = blockIdx.x * 4 + (threadIdx.x >> 5);
     const int lane = threadIdx.x & 31;
     if (row >= rows) return;
@@ -187,6 +195,7 @@ extern "C" __global__ void __launch_bounds__(128) layer_norm_8(T* out, T* sum, c
 // In layer_norm_backward, whose warps have a row of parts each (4 · grid of them), parts must be zero. Block: 128.
 extern "C" __global__ void layer_norm_backward(T* d_sum, float* parts, const T* slope, const T* more, const T* sum,
                                                const float* weight, int rows, int width, float eps) {
+    after_others();
     const int lane = threadIdx.x & 31, blocks = 4 * gridDim.x;
     const u64 warp = blockIdx.x * 4 + (threadIdx.x >> 5), plane = (u64)blocks * width;
     float* own = parts + warp * width;
@@ -306,6 +315,7 @@ __device__ __forceinline__ void layer_norm_backward_of(T* d_sum, float* parts, c
 extern "C" __global__ void __launch_bounds__(128) layer_norm_backward_8(T* d_sum, float* parts, const T* slope, const T* more,
                                                                         const T* sum, const float* weight, int rows, int width,
                                                                         float eps) {
+    after_others();
     __shared__ float4 totals[ROWS_BACK], others[3 * ROWS_BACK];
     const int i = threadIdx.x;
     if (i < ROWS_BACK) totals[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -321,6 +331,7 @@ extern "C" __global__ void __launch_bounds__(128) layer_norm_backward_8(T* d_sum
 #define SUMMED 8 // parts that a thread reads at once
 extern "C" __global__ void add_parts(float* first, float* second, float* third, const float* parts, int count, int width, int pitch,
                                      int plane, int fresh) {
+    after_others();
     __shared__ float sums[16][32];
     float* out = blockIdx.y == 0 ? first : blockIdx.y == 1 ? second : third;
     if (!out) return;
@@ -365,9 +376,10 @@ template <int N> __device__ __forceinline__ void column_parts_of(float* parts, c
     }
     put<N>(parts + (u64)blockIdx.x * width + i, sum);
 }
-extern "C" __global__ void column_parts(float* parts, const T* x, int rows, int width) { column_parts_of<1>(parts, x, rows, width); }
+extern "C" __global__ void column_parts(float* parts, const T* x, int rows, int width) { after_others(); column_parts_of<1>(parts, x, rows, width); }
 // Without a bound the compiler takes 32 registers, and asks for one or two rows at a time.
 extern "C" __global__ void __launch_bounds__(256, 4) column_parts_8(float* parts, const T* x, int rows, int width) {
+    after_others();
     column_parts_of<8>(parts, x, rows, width);
 }
 
@@ -383,8 +395,8 @@ template <int N> __device__ __forceinline__ void add_bias_of(T* x, const T* bias
     for (int j = 0; j < N; ++j) v[j] += b[j];
     put<N>(at, v);
 }
-extern "C" __global__ void add_bias(T* x, const T* bias, int width) { add_bias_of<1>(x, bias, width); }
-extern "C" __global__ void add_bias_8(T* x, const T* bias, int width) { add_bias_of<8>(x, bias, width); }
+extern "C" __global__ void add_bias(T* x, const T* bias, int width) { after_others(); add_bias_of<1>(x, bias, width); }
+extern "C" __global__ void add_bias_8(T* x, const T* bias, int width) { after_others(); add_bias_of<8>(x, bias, width); }
 
 // out = activation(x + bias); out may be x. Grid: (rows, columns / (256 · N)).
 template <int N> __device__ __forceinline__ void bend_of(T* out, const T* x, const float* bias, int width, int kind) {
@@ -398,8 +410,8 @@ template <int N> __device__ __forceinline__ void bend_of(T* out, const T* x, con
     for (int j = 0; j < N; ++j) v[j] = activation(v[j] + b[j], kind, &slope);
     put<N>(out + at, v);
 }
-extern "C" __global__ void bend(T* out, const T* x, const float* bias, int width, int kind) { bend_of<1>(out, x, bias, width, kind); }
-extern "C" __global__ void bend_8(T* out, const T* x, const float* bias, int width, int kind) { bend_of<8>(out, x, bias, width, kind); }
+extern "C" __global__ void bend(T* out, const T* x, const float* bias, int width, int kind) { after_others(); bend_of<1>(out, x, bias, width, kind); }
+extern "C" __global__ void bend_8(T* out, const T* x, const float* bias, int width, int kind) { after_others(); bend_of<8>(out, x, bias, width, kind); }
 
 // The gradient of x in the place of that of out, and parts of the bias' as in column_parts. Where x has its bias already it is null. Grid: (blocks, columns / (256 · N)).
 template <int N>
@@ -425,9 +437,11 @@ __device__ __forceinline__ void bend_backward_of(T* slope, float* parts, const T
     put<N>(parts + (u64)blockIdx.x * width + i, sum);
 }
 extern "C" __global__ void bend_backward(T* slope, float* parts, const T* x, const float* bias, int rows, int width, int kind) {
+    after_others();
     bend_backward_of<1>(slope, parts, x, bias, rows, width, kind);
 }
 extern "C" __global__ void bend_backward_8(T* slope, float* parts, const T* x, const float* bias, int rows, int width, int kind) {
+    after_others();
     bend_backward_of<8>(slope, parts, x, bias, rows, width, kind);
 }
 
@@ -449,9 +463,11 @@ template <int N> __device__ __forceinline__ void pool_of(float* out, const T* hi
     put<N>(out + (u64)blockIdx.x * width + i, sum);
 }
 extern "C" __global__ void pool(float* out, const T* hidden, const u32* starts, int width, int mean) {
+    after_others();
     pool_of<1>(out, hidden, starts, width, mean);
 }
 extern "C" __global__ void pool_8(float* out, const T* hidden, const u32* starts, int width, int mean) {
+    after_others();
     pool_of<8>(out, hidden, starts, width, mean);
 }
 
@@ -472,8 +488,10 @@ __device__ __forceinline__ void pool_backward_of(T* d_hidden, const float* slope
     }
 }
 extern "C" __global__ void pool_backward(T* d_hidden, const float* slope, const u32* starts, int width, int mean) {
+    after_others();
     pool_backward_of<1>(d_hidden, slope, starts, width, mean);
 }
 extern "C" __global__ void pool_backward_8(T* d_hidden, const float* slope, const u32* starts, int width, int mean) {
+    after_others();
     pool_backward_of<8>(d_hidden, slope, starts, width, mean);
 }

@@ -47,6 +47,14 @@ __device__ __forceinline__ void store8(float* to, const float (&x)[8]) {
     ((float4*)to)[1] = make_float4(x[4], x[5], x[6], x[7]);
 }
 
+// Said first by kernels that may begin before those ahead of them have ended: what those wrote is there after it, and nothing reads what
+// this one writes any more.
+__device__ __forceinline__ void after_others() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 __device__ __forceinline__ float warp_sum(float x) {
     for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
     return x;

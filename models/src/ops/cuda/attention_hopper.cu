@@ -2,7 +2,9 @@
 //
 // Kernels take what those of attention.cu for dim 64 take, `segments`, `tiles` and `lse` among it, and write the same; but
 // every query sees its whole segment: `causal` is 0, no segment has a prefix, and every query head has its key head
-// (kv_heads = heads, so `together` is 1 and the parts are null).
+// (kv_heads = heads, so `together` is 1 and the parts are null). The tiles of a segment stand one after the other. dq comes with
+// deltas and before dk and dv. Gradients come with their sums over each tile's rows: sums [tiles, 3 · heads · dim], those of dq, of dk and of
+// dv side by side; or null.
 //
 // wgmma.cuh stands before this. A tile of 64 rows has 128 bytes a row, and the arrangement of `tile_offset` is the 128-byte swizzle.
 
@@ -73,6 +75,25 @@ __device__ __forceinline__ void write_rows(bf16* to, i64 stride, int left, u32 t
 // The warps of a warpgroup wait for each other.
 __device__ __forceinline__ void meet(int group) { asm volatile("bar.sync %0, 128;" :: "r"(group + 1) : "memory"); }
 
+// Sums over the rows of a product, times `factor`, of which rows 0..8 and the others of a warp are there or not; by way of 256 f32
+// that nothing reads any more.
+__device__ __forceinline__ void write_sums(float* to, float* through, int group, const float (&c)[32], bool low, bool high, float factor) {
+    int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3;
+    #pragma unroll
+    for (int n = 0; n < 8; n++) {
+        #pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float sum = (low ? c[n * 4 + i] : 0.0f) + (high ? c[n * 4 + 2 + i] : 0.0f);
+            #pragma unroll
+            for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(FULL_MASK, sum, step);
+            if (lane < 4) through[warp * DIM + n * 8 + lane * 2 + i] = sum;
+        }
+    }
+    meet(group);
+    int column = threadIdx.x & 127;
+    if (column < DIM) to[column] = (through[column] + through[DIM + column] + through[2 * DIM + column] + through[3 * DIM + column]) * factor;
+}
+
 // A block of the forward pass and of dq has the rows of GROUPS tiles, a warpgroup each: those of later tiles come with the first's.
 // It reads keys and values through a ring of STAGES tiles of each. Copies of tile t + AHEAD begin when all warpgroups have done
 // with tile t - 2, so that products of tile t - 1 may still run.
@@ -88,6 +109,7 @@ __device__ __forceinline__ void meet(int group) { asm volatile("bar.sync %0, 128
 extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_64(
     bf16* out, float* lse, const bf16* q, const bf16* k, const bf16* v, int q_stride, int k_stride, int v_stride,
     const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int causal, float scale) {
+    after_others();
     extern __shared__ __align__(1024) unsigned char shared[];
     int head = blockIdx.x, index = tiles[blockIdx.y * 2 + 1];
     if (index % GROUPS != 0) return;
@@ -200,12 +222,13 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_64(
     write_rows(out + ((start + own) * heads + head) * DIM, (i64)heads * DIM, len - own, queries, mixed, share[0], share[1]);
 }
 
-// dq, its token t at dq + t · dq_stride; d_out bf16 [tokens, heads · dim]; lse and deltas [heads, tokens].
+// dq, its token t at dq + t · dq_stride; d_out and out bf16 [tokens, heads · dim]; lse and deltas [heads, tokens], which are d_out · out.
 // Grid: (heads, tiles); block: 256; dynamic shared memory: 98304 bytes.
 extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_64(
-    bf16* dq, const bf16* d_out, const float* lse, const float* deltas, const bf16* q, const bf16* k, const bf16* v,
+    bf16* dq, const bf16* d_out, const float* lse, float* deltas, const bf16* q, const bf16* k, const bf16* v,
     int dq_stride, int q_stride, int k_stride, int v_stride, const int* segments, const int* tiles, int tokens,
-    int heads, int kv_heads, int causal, float scale) {
+    int heads, int kv_heads, int causal, float scale, const bf16* out, float* sums) {
+    after_others();
     extern __shared__ __align__(1024) unsigned char shared[];
     int head = blockIdx.x, index = tiles[blockIdx.y * 2 + 1];
     if (index % GROUPS != 0) return;
@@ -242,12 +265,27 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
     outs += group * TILE;
     float grad[32], s[32], dp[32], base[2], delta[2], factor = scale * LOG2E;
     clear(grad);
+    // Two lanes have a row.
+    int line = own + warp * 16 + (lane >> 1);
+    float product = 0.0f;
+    if (line < len) {
+        i64 at = ((start + line) * heads + head) * DIM + (lane & 1) * (DIM / 2);
+        #pragma unroll
+        for (int i = 0; i < DIM / 2; i += 8) {
+            float x[8], y[8];
+            load8(d_out + at + i, x);
+            load8(out + at + i, y);
+            #pragma unroll
+            for (int j = 0; j < 8; j++) product += x[j] * y[j];
+        }
+    }
+    product += __shfl_xor_sync(FULL_MASK, product, 1);
+    if ((lane & 1) == 0 && line < len) deltas[(i64)head * tokens + start + line] = product;
     #pragma unroll
     for (int h = 0; h < 2; h++) {
         int row = own + warp * 16 + h * 8 + (lane >> 2);
-        i64 at = (i64)head * tokens + start + row;
-        base[h] = row < len ? lse[at] * LOG2E : 0.0f;
-        delta[h] = row < len ? deltas[at] : 0.0f;
+        base[h] = row < len ? lse[(i64)head * tokens + start + row] * LOG2E : 0.0f;
+        delta[h] = __shfl_sync(FULL_MASK, product, (h * 8 + (lane >> 2)) * 2);
     }
     for (int tile = 0; tile < count; tile++) {
         next(tile);
@@ -285,6 +323,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
     }
     meet(group);  // no warp reads the queries any more
     write_rows(dq + (start + own) * dq_stride + head * DIM, dq_stride, len - own, queries, grad, scale, scale);
+    // Rows that are not there have none.
+    float* through = (float*)(shared + (outs - shared_address(shared)));
+    if (sums) write_sums(sums + ((i64)blockIdx.y + group) * 3 * heads * DIM + head * DIM, through, group, grad, true, true, scale);
 }
 
 // dk and dv, token t at dk + t · dk_stride.
@@ -292,7 +333,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
 extern "C" __global__ void __launch_bounds__(WARPGROUP, 3) attend_texts_backward_kv_64(
     bf16* dk, bf16* dv, float* dk_parts, float* dv_parts, const bf16* d_out, const float* lse, const float* deltas,
     const bf16* q, const bf16* k, const bf16* v, int dk_stride, int dv_stride, int q_stride, int k_stride, int v_stride,
-    const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int together, int causal, float scale) {
+    const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int together, int causal, float scale, float* sums) {
+    after_others();
     extern __shared__ __align__(1024) unsigned char shared[];
     int head = blockIdx.x;
     const int* segment = segments + tiles[blockIdx.y * 2] * 6;
@@ -374,4 +416,11 @@ extern "C" __global__ void __launch_bounds__(WARPGROUP, 3) attend_texts_backward
     __syncthreads();  // no warp reads the keys and values any more
     write_rows(dk + (start + own) * dk_stride + head * DIM, dk_stride, len - own, keys, grad_k, scale, scale);
     write_rows(dv + (start + own) * dv_stride + head * DIM, dv_stride, len - own, values, grad_v, 1.0f, 1.0f);
+    if (!sums) return;
+    int row = own + (threadIdx.x >> 5) * 16 + ((threadIdx.x & 31) >> 2);
+    bool low = row < len, high = row + 8 < len;
+    float* through = (float*)(shared + (ring - keys));
+    sums += (i64)blockIdx.y * 3 * heads * DIM + head * DIM;
+    write_sums(sums + heads * DIM, through, 0, grad_k, low, high, scale);
+    write_sums(sums + 2 * heads * DIM, through + 4 * DIM, 0, grad_v, low, high, 1.0f);
 }

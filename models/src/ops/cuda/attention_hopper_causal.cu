@@ -213,6 +213,7 @@ __device__ __forceinline__ void attend_rows(
     extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(BLOCK, 1) attend_rows_##DIM(                   \
         bf16* out, float* lse, const bf16* q, const __grid_constant__ Map k, const __grid_constant__ Map v, int q_stride,   \
         const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int causal, float scale, int tile_count) {  \
+        after_others();                                                                                                         \
         attend_rows<DIM, KEYS, (229632 - 256 - BLOCK_ROWS * DIM * 2) / (KEYS * DIM * 2)>(                                       \
             out, lse, q, k, v, q_stride, segments, tiles, tokens, heads, kv_heads, causal, scale, tile_count);                  \
     }
@@ -365,6 +366,7 @@ __device__ __forceinline__ void attend_rows_backward_q(
         bf16* dq, const bf16* d_out, const float* lse, const float* deltas, const bf16* q, const __grid_constant__ Map k,     \
         const __grid_constant__ Map v, int dq_stride, int q_stride, const int* segments, const int* tiles, int tokens,        \
         int heads, int kv_heads, int causal, float scale, int tile_count) {                                                     \
+        after_others();                                                                                                         \
         attend_rows_backward_q<DIM, KEYS, KEY_SLOTS, VALUE_SLOTS>(dq, d_out, lse, deltas, q, k, v, dq_stride, q_stride,         \
             segments, tiles, tokens, heads, kv_heads, causal, scale, tile_count);                                               \
     }

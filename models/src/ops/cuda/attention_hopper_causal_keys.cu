@@ -261,6 +261,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(BLO
     bf16* dk, bf16* dv, float* dk_parts, float* dv_parts, const __grid_constant__ Map d_out, const float* lse, const float* deltas,
     const __grid_constant__ Map q, const bf16* k, const bf16* v, int dk_stride, int dv_stride, int k_stride, int v_stride,
     const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int together, int causal, float scale) {
+    after_others();
     attend_rows_backward_kv<256, 2>(dk, dv, dk_parts, dv_parts, d_out, lse, deltas, q, k, v, dk_stride, dv_stride, k_stride, v_stride,
         segments, tiles, tokens, heads, kv_heads, together, causal, scale);
 }
@@ -367,6 +368,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(BLO
     bf16* dk, bf16* dv, float* dk_parts, float* dv_parts, const __grid_constant__ Map d_out, const float* lse, const float* deltas,
     const __grid_constant__ Map q, const bf16* k, const bf16* v, int dk_stride, int dv_stride, int k_stride, int v_stride,
     const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int together, int causal, float scale) {
+    after_others();
     attend_rows_backward_both<128, 4>(dk, dv, dk_parts, dv_parts, d_out, lse, deltas, q, k, v, dk_stride, dv_stride, k_stride, v_stride,
         segments, tiles, tokens, heads, kv_heads, together, causal, scale);
 }

@@ -10,6 +10,14 @@ typedef long long i64;
 #define LOG2E 1.4426950408889634f
 #define INFINITE __int_as_float(0x7f800000)
 
+// Said first by kernels that may begin before those ahead of them have ended: what those wrote is there after it, and nothing reads what
+// this one writes any more.
+__device__ __forceinline__ void after_others() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // ---- conversions
 
 __device__ __forceinline__ float to_f32(bf16 x) { return __uint_as_float((u32)x << 16); }

@@ -370,6 +370,7 @@ __device__ __forceinline__ void product(const Map& map_a, const Map& map_b, cons
         const __grid_constant__ Map a, const __grid_constant__ Map b, bf16* out, bf16* second, bf16* third, const void* bias,    \
         const bf16* with, const bf16* also, float* sums, int out_stride, int second_stride, int third_stride, int with_stride,  \
         int also_stride, int m, int n, int k) {                                                                                  \
+        after_others();                                                                                                          \
         const After after = {out, second, third, (const bf16*)bias, (const float*)bias, with, also, sums, out_stride, second_stride, third_stride, with_stride, also_stride}; \
         product<KIND, PLAIN, 0>(a, b, after, Head{}, m, n, k);                                                                              \
     }
@@ -390,6 +391,7 @@ PRODUCT(product_gate_silu_kept, GATE_SILU_KEPT, 0)
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1) product_score(
     const __grid_constant__ Map a, const __grid_constant__ Map b, float4* parts, float* chosen, const u32* tokens, float inverse, int m, int n,
     int k) {
+    after_others();
     const Head head = {parts, chosen, tokens, nullptr, nullptr, inverse};
     product<NOTHING, 0, SCORE>(a, b, After{}, head, m, n, k);
 }
@@ -398,6 +400,7 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1) p
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1) product_score_backward(
     const __grid_constant__ Map a, const __grid_constant__ Map b, bf16* out, int out_stride, const float* lse, const u32* tokens,
     const float* slopes, float inverse, int m, int n, int k) {
+    after_others();
     After after = {};
     after.out = out;
     after.out_stride = out_stride;
@@ -408,6 +411,7 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1) p
 // Log-probabilities, entropies and lse [m] of what product_score left. Grid: m; block: 128.
 extern "C" __global__ void __launch_bounds__(128) join_scores(
     float* logprobs, float* entropies, float* lse, const float4* parts, const float* chosen, int tiles, int m) {
+    after_others();
     __shared__ float shared[12];
     int row = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float most = -INFINITE, sum = 0.0f, weighed = 0.0f;

@@ -83,7 +83,7 @@ fn attention(bench: &mut Bench<'_>, [heads, kv_heads, dim]: [usize; 3], causal: 
         mixed: out,
         lse: &lse,
     };
-    with.attend_backward(attended, slope.card.matrix(count, queries), parts, &rows)?;
+    let sums = with.attend_backward(attended, slope.card.matrix(count, queries), parts, &rows)?;
 
     let (x, dy) = (qkv.wide(), slope.wide());
     let scale = (dim as f64).powf(-0.5);
@@ -123,5 +123,20 @@ fn attention(bench: &mut Bench<'_>, [heads, kv_heads, dim]: [usize; 3], causal: 
     };
     let name = format!("attention of {heads} heads of {dim} over {kv_heads}, {kind}");
     bench.compare(&name, &mixed, &expected)?;
-    bench.compare(&format!("{name}: gradients"), &slopes, &d_qkv)
+    bench.compare(&format!("{name}: gradients"), &slopes, &d_qkv)?;
+    let Some(sums) = sums else { return Ok(()) };
+    let found = bench.read(&sums, rows.tile_count * width, Element::F32)?;
+    let over_rows = |values: &mut dyn Iterator<Item = &[f64]>| {
+        values.fold(vec![0.0; width], |sum, row| {
+            sum.iter().zip(row).map(|(sum, x)| sum + x).collect()
+        })
+    };
+    let found: Vec<f64> = found.into_iter().map(f64::from).collect();
+    let found: Vec<f32> = over_rows(&mut found.chunks(width))
+        .iter()
+        .map(|&sum| sum as f32)
+        .collect();
+    let expected: Vec<f64> = over_rows(&mut d_qkv.chunks(width));
+    bench.compare_values(&format!("{name}: sums of gradients"), &found, &expected);
+    Ok(())
 }

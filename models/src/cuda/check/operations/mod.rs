@@ -11,8 +11,9 @@ use half::bf16;
 
 use super::Check;
 use crate::ModelError;
-use crate::cuda::gpu::{Argument, Buffer, Element, Gpu};
+use crate::cuda::gpu::{Buffer, Element, Gpu};
 use crate::cuda::kernels::Kernel;
+use crate::cuda::launch::Argument;
 use crate::random::uniform_values;
 
 /// Compares all of them.

@@ -3,11 +3,12 @@
 use super::{Bench, activation};
 use crate::ModelError;
 use crate::cuda::batch::Grouped;
-use crate::cuda::gpu::{Argument, Element};
+use crate::cuda::gpu::Element;
 use crate::cuda::kernels::{
     ADD_NORM, ADD_NORM_8, ADD_PARTS, ADD_ROW, EMBED_GRADIENT, GATE, GATE_8, GATE_BACKWARD, GATE_BACKWARD_8,
     NORM_BACKWARD, NORM_BACKWARD_8, NORM_WEIGHT_PARTS, ROTATE, SCORE, SCORE_BACKWARD,
 };
+use crate::cuda::launch::Argument;
 
 const NONE: Argument = Argument::Address(0);
 const ROWS: usize = 7;

@@ -2,12 +2,13 @@
 
 use super::{Bench, activation};
 use crate::ModelError;
-use crate::cuda::gpu::{Argument, Element};
+use crate::cuda::gpu::Element;
 use crate::cuda::kernels::{
     ADD_BIAS, ADD_BIAS_8, ADD_PARTS, BEND, BEND_8, BEND_BACKWARD, BEND_BACKWARD_8, COLUMN_PARTS, COLUMN_PARTS_8,
     EMBED_TEXT, EMBED_TEXT_8, Kernel, LAYER_NORM, LAYER_NORM_8, LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_8, MOVE_ROWS,
     MOVE_ROWS_8, POOL, POOL_8, POOL_BACKWARD, POOL_BACKWARD_8, SCATTER, SCATTER_8,
 };
+use crate::cuda::launch::Argument;
 
 const ROWS: usize = 11;
 
