@@ -38,6 +38,11 @@ static unsigned short rounded(float x) {
     return std::isnan(x) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 static float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+static float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
+static float __fmul_rn(float x, float y) { return x * y; }
+static float __fadd_rn(float x, float y) { return x + y; }
+static float __fdiv_rn(float x, float y) { return x / y; }
+static float __fsqrt_rn(float x) { return std::sqrt(x); }
 #define __expf expf
 #define __logf logf
 template <class A, class B> static std::common_type_t<A, B> min(A a, B b) { return a < b ? a : b; }
