@@ -80,6 +80,24 @@ fn tensor(dim: usize, shared_memory: u32) -> Option<Tensor> {
         .then_some(kernels)
 }
 
+impl Asking {
+    /// How many there are.
+    fn rows(self, queries: View, rows: &Rows) -> usize {
+        match self {
+            Self::All => rows.count,
+            Self::First => queries.rows,
+        }
+    }
+}
+
+impl Tensor {
+    /// What kernels for whole texts take besides.
+    fn asking(&self, asking: Asking) -> Option<Argument> {
+        let first = Argument::Int(i32::from(asking == Asking::First));
+        self.texts.then_some(first)
+    }
+}
+
 /// A matrix as kernels for pairs of blocks read it, no more than there are tokens.
 fn boxes(view: View, rows: &Rows) -> Result<Argument, ModelError> {
     let tokens = View {
@@ -92,11 +110,21 @@ fn boxes(view: View, rows: &Rows) -> Result<Argument, ModelError> {
 /// What of a forward pass the way back needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attended<'a> {
-    /// Queries, keys and values side by side.
-    pub(super) qkv: View,
+    /// Queries, keys and values.
+    pub(super) inputs: [View; 3],
     /// What came out, `[tokens, heads · dim]`.
     pub(super) mixed: View,
     pub(super) lse: &'a Buffer,
+    pub(super) asking: Asking,
+}
+
+/// Whose queries there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// Every token's.
+    All,
+    /// Those of texts' first tokens: what goes by queries has a row a text. [`Heads::can_ask_first`] says where.
+    First,
 }
 
 /// The caches of a layer and who reads them.
@@ -123,7 +151,7 @@ pub(super) struct Heads {
 
 impl Heads {
     /// Queries, keys and values of a buffer that has them side by side.
-    fn split(&self, qkv: View) -> [View; 3] {
+    pub(super) fn split(&self, qkv: View) -> [View; 3] {
         let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         [
             qkv.columns(0, queries, self.element),
@@ -205,12 +233,17 @@ impl Heads {
         unsafe { self.gpu.launch(kernel, self.element, grid, threads, shared, &arguments) }
     }
 
-    /// What follows the strides of a kernel by queries.
-    fn layout(&self, rows: &Rows) -> Vec<Argument> {
+    /// Whether texts' first tokens can ask alone, where rows begin at multiples of 16 bytes.
+    pub(super) fn can_ask_first(&self, rows: &Rows) -> bool {
+        self.tensor_for(rows, &[]).is_some_and(|tensor| tensor.texts)
+    }
+
+    /// What follows the strides of a kernel by queries, of which there are `asking`.
+    fn layout(&self, rows: &Rows, asking: usize) -> Vec<Argument> {
         vec![
             (&rows.segments).into(),
             (&rows.tiles).into(),
-            rows.count.into(),
+            asking.into(),
             self.heads.into(),
             self.kv_heads.into(),
             Argument::Int(i32::from(rows.causal)),
@@ -218,26 +251,33 @@ impl Heads {
         ]
     }
 
-    /// `mixed` = attention of `qkv`, and the logarithms of the softmax' denominators.
-    pub(super) fn attend(&self, qkv: View, mixed: View, lse: &Buffer, rows: &Rows) -> Result<(), ModelError> {
+    /// `mixed` = attention of queries, keys and values, and the logarithms of the softmax' denominators.
+    pub(super) fn attend(
+        &self,
+        [q, k, v]: [View; 3],
+        mixed: View,
+        lse: &Buffer,
+        rows: &Rows,
+        asking: Asking,
+    ) -> Result<(), ModelError> {
         if rows.count == 0 {
             return Ok(());
         }
         let plan = self;
-        let [q, k, v] = self.split(qkv);
-        if let Some(Tensor { attend, pairs, .. }) = self.tensor_for(rows, &[q, k, v, mixed]) {
-            // SAFETY: all have a row for each token, and segments lie among them.
+        if let Some(tensor) = self.tensor_for(rows, &[q, k, v, mixed]) {
+            let mut rest = self.layout(rows, asking.rows(q, rows));
+            rest.extend(tensor.asking(asking));
+            // SAFETY: keys and values have a row for each token, the others for each that asks, and segments lie among them.
             return unsafe {
                 let first = vec![mixed.into(), lse.into(), q.into()];
-                self.launch_by_queries(
-                    attend,
-                    pairs,
-                    rows,
-                    [k, v],
-                    [first, vec![q.stride.into()], self.layout(rows)],
-                )
+                let strides = vec![q.stride.into()];
+                self.launch_by_queries(tensor.attend, tensor.pairs, rows, [k, v], [first, strides, rest])
             };
         }
+        assert!(
+            asking == Asking::All,
+            "attention of first tokens by kernels that have none"
+        );
         // SAFETY: all have a row for each token; ranges lie among them.
         unsafe {
             let arguments = [
@@ -273,12 +313,18 @@ impl Heads {
         if rows.count == 0 {
             return Ok(None);
         }
-        let [q, k, v] = self.split(of.qkv);
+        let [q, k, v] = of.inputs;
         let [dq, dk, dv] = into;
-        let delta = self.gpu.elements(rows.count * self.heads, Element::F32)?;
+        let delta = self.gpu.elements(of.asking.rows(q, rows) * self.heads, Element::F32)?;
         match self.tensor_for(rows, &[q, k, v, of.mixed, slope, dq, dk, dv]) {
             Some(tensor) => self.tensor_backward(&tensor, of, slope, into, rows, &delta),
-            None => self.plain_backward(of, slope, into, rows, &delta).map(|()| None),
+            None => {
+                assert!(
+                    of.asking == Asking::All,
+                    "attention of first tokens by kernels that have none"
+                );
+                self.plain_backward(of, slope, into, rows, &delta).map(|()| None)
+            }
         }
     }
 
@@ -292,7 +338,7 @@ impl Heads {
         delta: &Buffer,
     ) -> Result<Option<Buffer>, ModelError> {
         let (gpu, plan, element) = (&self.gpu, self, self.element);
-        let [q, k, v] = self.split(of.qkv);
+        let [q, k, v] = of.inputs;
         let shared = plan.heads / plan.kv_heads;
         // As many query heads in a block as still leave work for all multiprocessors.
         let tiles_in_block = if tensor.pairs && plan.head_dim == 128 { 2 } else { 1 };
@@ -312,9 +358,11 @@ impl Heads {
         let (k_parts, v_parts) = (parts(apart)?, parts(apart)?);
         let address = |parts: &Option<Buffer>| parts.as_ref().map_or(Argument::Address(0), Argument::from);
         let columns = (plan.heads + 2 * plan.kv_heads) * plan.head_dim;
-        let sums = match tensor.texts {
-            true => Some(gpu.elements(rows.tile_count * columns, Element::F32)?),
-            false => None,
+        // Tiles without queries have no sums of theirs.
+        let sums = match (tensor.texts, of.asking) {
+            (false, _) => None,
+            (true, Asking::All) => Some(gpu.elements(rows.tile_count * columns, Element::F32)?),
+            (true, Asking::First) => Some(gpu.zeros(rows.tile_count * columns, Element::F32)?),
         };
         // SAFETY: all have a row for each token, and segments lie among them.
         unsafe {
@@ -334,7 +382,8 @@ impl Heads {
             }
             let first = vec![dq.into(), slope.into(), of.lse.into(), delta.into(), q.into()];
             let strides = vec![dq.stride.into(), q.stride.into()];
-            let mut rest = self.layout(rows);
+            let mut rest = self.layout(rows, of.asking.rows(q, rows));
+            rest.extend(tensor.asking(of.asking));
             if let Some(sums) = &sums {
                 rest.extend([Argument::from(of.mixed), sums.into()]);
             }
@@ -357,11 +406,12 @@ impl Heads {
                 arguments.push(q.stride.into());
             }
             arguments.extend([Argument::from(k.stride), v.stride.into()]);
-            let layout = self.layout(rows);
+            let layout = self.layout(rows, of.asking.rows(q, rows));
             let (layout, ends) = layout.split_at(5);
             arguments.extend(layout);
             arguments.push(together.into());
             arguments.extend(ends);
+            arguments.extend(tensor.asking(of.asking));
             arguments.extend(sums.as_ref().map(Argument::from));
             let grid = [
                 if tensor.pairs { 2 * groups } else { groups } as u32,
@@ -396,7 +446,7 @@ impl Heads {
         delta: &Buffer,
     ) -> Result<(), ModelError> {
         let (gpu, plan, element, count) = (&self.gpu, self, self.element, rows.count);
-        let [q, k, v] = self.split(of.qkv);
+        let [q, k, v] = of.inputs;
         let grid = [count as u32, plan.heads.div_ceil(4) as u32, 1];
         let common = |ranges: &Buffer| -> Vec<Argument> {
             vec![

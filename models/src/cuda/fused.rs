@@ -27,7 +27,7 @@ const WRITERS: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum After<'a> {
     /// A row, bf16, is added to every row.
-    Bias(&'a Buffer),
+    Bias(View),
     /// The same, and GELU taken in its tanh form.
     Gelu(&'a Buffer),
     /// The same; its derivative goes to the matrix.
@@ -99,15 +99,15 @@ impl Gpu {
     pub(super) fn forward_then(&self, out: View, x: View, weight: View, after: After<'_>) -> Result<(), ModelError> {
         let silu = |activation| activation == Activation::Silu;
         let (kernel, ends) = match after {
-            After::Bias(bias) => (PRODUCT_BIAS, Ends::biased(bias)),
-            After::Gelu(bias) => (PRODUCT_GELU, Ends::biased(bias)),
+            After::Bias(bias) => (PRODUCT_BIAS, Ends::biased(bias.pointer)),
+            After::Gelu(bias) => (PRODUCT_GELU, Ends::biased(bias.pointer())),
             After::GeluKept(bias, slope) => {
                 let second = Some(slope);
                 (
                     PRODUCT_GELU_KEPT,
                     Ends {
                         second,
-                        ..Ends::biased(bias)
+                        ..Ends::biased(bias.pointer())
                     },
                 )
             }
@@ -117,7 +117,7 @@ impl Gpu {
                     PRODUCT_ADD,
                     Ends {
                         with,
-                        ..Ends::biased(bias)
+                        ..Ends::biased(bias.pointer())
                     },
                 )
             }
@@ -295,9 +295,9 @@ impl Gpu {
 }
 
 impl Ends {
-    fn biased(bias: &Buffer) -> Self {
+    fn biased(bias: u64) -> Self {
         Self {
-            bias: Some(bias.pointer()),
+            bias: Some(bias),
             ..Self::default()
         }
     }

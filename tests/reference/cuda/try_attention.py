@@ -185,15 +185,15 @@ class Hopper:
     def forward(self, rows, out, lse, q, k, v, heads):
         self.out = out  # dq comes with deltas, of what comes out here
         self.m("attend_texts_64", (heads, len(rows.tiles)), 256, out, lse, q, k, v, q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles,
-               rows.tokens, heads, heads, 0, 0.125, shared=81920)
+               rows.tokens, heads, heads, 0, 0.125, 0, shared=81920)
 
     def backward_q(self, rows, dq, d_out, lse, deltas, q, k, v, heads):
         self.m("attend_texts_backward_q_64", (heads, len(rows.tiles)), 256, dq, d_out, lse, deltas, q, k, v, dq.stride(0), q.stride(0), k.stride(0),
-               v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, heads, 0, 0.125, self.out, None, shared=98304)
+               v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, heads, 0, 0.125, 0, self.out, None, shared=98304)
 
     def backward_kv(self, rows, dk, dv, d_out, lse, deltas, q, k, v, heads):
         self.m("attend_texts_backward_kv_64", (heads, len(rows.tiles)), 128, dk, dv, None, None, d_out, lse, deltas, q, k, v, dk.stride(0),
-               dv.stride(0), q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, heads, 1, 0, 0.125, None, shared=50176)
+               dv.stride(0), q.stride(0), k.stride(0), v.stride(0), rows.segments, rows.tiles, rows.tokens, heads, heads, 1, 0, 0.125, 0, None, shared=50176)
 
 
 class Case:

@@ -4,7 +4,7 @@ use super::forward::{by_eight, eight, views};
 use super::gradients::{add_gradients, embedding_gradient, norm_gradient};
 use super::{CudaDecoder, CudaPass, Norm, Saved, Way};
 use crate::ModelError;
-use crate::cuda::attend::Attended;
+use crate::cuda::attend::{Asking, Attended};
 use crate::cuda::batch::Rows;
 use crate::cuda::fused::Then;
 use crate::cuda::gpu::{Buffer, Element, View};
@@ -182,9 +182,10 @@ impl CudaDecoder {
         let part = |index: usize, columns: usize| d_qkv.0.columns(layer.qkv.gradient_start(index), columns, element);
         let parts = [part(0, queries), part(1, keys), part(2, keys)];
         let attended = Attended {
-            qkv: saved.qkv.matrix(count, queries + 2 * keys),
+            inputs: self.heads().split(saved.qkv.matrix(count, queries + 2 * keys)),
             mixed: saved.mixed.matrix(count, queries),
             lse: &saved.lse,
+            asking: Asking::All,
         };
         self.heads().attend_backward(attended, d_mixed.0, parts, rows)?;
         let angles = self.angles(rows.longest)?;

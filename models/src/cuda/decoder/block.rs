@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::forward::{eight, views};
 use super::{BlockWeights, CudaDecoder, Keep, Layer, Saved, Stream, Track, Way};
 use crate::ModelError;
+use crate::cuda::attend::Asking;
 use crate::cuda::batch::Rows;
 use crate::cuda::fused::After;
 use crate::cuda::gpu::{Buffer, Element, View};
@@ -199,7 +200,9 @@ impl CudaDecoder {
         }
         let mixed = gpu.elements(count * queries, element)?;
         let lse = gpu.elements(count * plan.heads, Element::F32)?;
-        self.heads().attend(places, mixed.matrix(count, queries), &lse, rows)?;
+        let heads = self.heads();
+        let into = mixed.matrix(count, queries);
+        heads.attend(heads.split(places), into, &lse, rows, Asking::All)?;
         Ok(Attention {
             hidden_in,
             inverse_in,

@@ -61,6 +61,7 @@ impl CudaEncoder {
         let alone = self.first_rows_alone(index);
         let count = if alone { texts.count } else { all };
         let room = |rows: usize, columns: usize| gpu.elements(rows * columns, element);
+        let asking = saved.asking();
         // The MLP.
         let d_mlp = room(count, width)?;
         norm_backward(self, Place::Mlp(index), &slope, &saved.mlp_sum, &d_mlp, count)?;
@@ -90,19 +91,27 @@ impl CudaEncoder {
         let going = saved.chosen.as_ref().unwrap_or(&saved.mixed);
         self.weight_gradient(|e| &e.layers[index].output, &d_attention, going, count)?;
         self.input_gradient(&self.layers[index].output, &d_attention, &d_mixed, None, count)?;
-        if alone {
+        if alone && saved.queries.is_none() {
             d_mixed = self.first_rows_back(&d_mixed, texts)?;
             d_attention = self.first_rows_back(&d_attention, texts)?;
         }
         let d_qkv = room(all, 3 * width)?;
         let each = d_qkv.matrix(all, 3 * width);
-        let parts = [0, 1, 2].map(|part| each.columns(part * width, width, element));
+        let mut parts = [0, 1, 2].map(|part| each.columns(part * width, width, element));
+        let mut inputs = self.heads().split(saved.qkv.matrix(all, 3 * width));
+        let d_first = room(saved.queries.as_ref().map_or(0, |_| count), width)?;
+        if let Some(queries) = &saved.queries {
+            inputs[0] = queries.matrix(count, width);
+            parts[0] = d_first.matrix(count, width);
+        }
+        let asked = inputs[0].rows;
         let attended = Attended {
-            qkv: saved.qkv.matrix(all, 3 * width),
-            mixed: saved.mixed.matrix(all, width),
+            inputs,
+            mixed: saved.mixed.matrix(asked, width),
             lse: &saved.lse,
+            asking,
         };
-        let slope = d_mixed.matrix(all, width);
+        let slope = d_mixed.matrix(asked, width);
         let sums = self.heads().attend_backward(attended, slope, parts, &texts.rows)?;
         let slots: Vec<Option<usize>> = self.layers[index].qkv.slots.iter().map(|slots| slots[1]).collect();
         match &sums {
@@ -118,10 +127,47 @@ impl CudaEncoder {
             }
             None => self.sum_columns(&d_qkv, 3 * width, all, &slots)?,
         }
+        if saved.queries.is_some() {
+            return self.first_backward(
+                index,
+                &saved.x,
+                [parts[0], each.columns(width, 2 * width, element)],
+                d_attention,
+                texts,
+            );
+        }
         let d_x = d_mixed;
         self.weight_gradient(|e| &e.layers[index].qkv, &d_qkv, &saved.x, all)?;
         let other = self.input_gradient(&self.layers[index].qkv, &d_qkv, &d_x, Some(d_attention), all)?;
         Ok(Slope { one: d_x, other })
+    }
+
+    /// The way back of [`CudaEncoder::project_first`], given the gradients of first tokens' queries, of all keys and values, and of the
+    /// first tokens by what attention was added to.
+    fn first_backward(
+        &mut self,
+        index: usize,
+        x: &Buffer,
+        [d_queries, d_others]: [View; 2],
+        d_first: Buffer,
+        texts: &Texts,
+    ) -> Result<Slope, ModelError> {
+        let (gpu, element, width) = (self.gpu.clone(), self.element, self.plan.hidden);
+        let (all, count) = (d_others.rows, d_queries.rows);
+        let first = self.first_rows(x, texts)?;
+        let slots: Vec<Option<usize>> = self.layers[index].qkv.slots.iter().map(|slots| slots[0]).collect();
+        let (queries, others) = slots.split_at(1);
+        self.gradient_of(queries, d_queries, Factor::Plain(first.matrix(count, width)))?;
+        self.gradient_of(others, d_others, Factor::Plain(x.matrix(all, width)))?;
+        let weight = self.layers[index].qkv.matrix();
+        let [own, other] = [weight.rows(0, width, element), weight.rows(width, 2 * width, element)];
+        let into = (d_first.matrix(count, width), element);
+        gpu.multiply(into, Factor::Plain(d_queries), Factor::Plain(own), element, Scale::ADD)?;
+        let residual = self.first_rows_back(&d_first, texts)?;
+        let d_x = gpu.elements(all * width, element)?;
+        let then = Then::Add(residual.matrix(all, width));
+        gpu.backward_then(d_x.matrix(all, width), d_others, other, then)?;
+        Ok(Slope { one: d_x, other: None })
     }
 
     /// Gradients of texts' first rows among all rows, of which the others' are zero.
@@ -161,18 +207,23 @@ impl CudaEncoder {
         x: &Buffer,
         count: usize,
     ) -> Result<(), ModelError> {
-        let (gpu, element) = (self.gpu.clone(), self.element);
         let linear = of(self);
         let (inputs, outputs) = (linear.inputs, linear.outputs);
         let slots: Vec<Option<usize>> = linear.slots.iter().map(|slots| slots[0]).collect();
-        let (dy, x) = (dy.matrix(count, outputs), Factor::Plain(x.matrix(count, inputs)));
+        let x = Factor::Plain(x.matrix(count, inputs));
+        self.gradient_of(&slots, dy.matrix(count, outputs), x)
+    }
+
+    /// The gradients of weights whose outputs stand side by side, all of one height.
+    fn gradient_of(&mut self, slots: &[Option<usize>], dy: View, x: Factor) -> Result<(), ModelError> {
+        let (gpu, element) = (self.gpu.clone(), self.element);
+        let high = dy.columns / slots.len();
         let all: Option<Vec<usize>> = slots.iter().copied().collect();
         if let Some((slope, scale)) = all.and_then(|all| self.parameters.joint_slope(&all)) {
             return gpu.multiply((slope, Element::F32), Factor::Transposed(dy), x, element, scale);
         }
-        let high = outputs / slots.len();
-        for (index, slot) in slots.into_iter().enumerate() {
-            let Some(slot) = slot else { continue };
+        for (index, slot) in slots.iter().enumerate() {
+            let Some(slot) = *slot else { continue };
             let own = Factor::Transposed(dy.columns(index * high, high, element));
             let (slope, scale) = self.parameters.slope(slot);
             gpu.multiply((slope, Element::F32), own, x, element, scale)?;

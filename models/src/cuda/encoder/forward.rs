@@ -2,6 +2,7 @@
 
 use super::rows::gathered;
 use super::{CudaEncoder, Linear, Norm, Part, Saved, Texts};
+use crate::cuda::attend::Asking;
 use crate::cuda::fused::After;
 use crate::cuda::gemm::{Epilogue, Factor, Scale};
 use crate::cuda::gpu::{Buffer, Element, View};
@@ -69,21 +70,38 @@ impl CudaEncoder {
         let room = |rows: usize, columns: usize| self.gpu.elements(rows * columns, self.element);
         // What is not asked for later needs no room.
         let kept = |rows: usize, columns: usize| if keep { room(rows, columns) } else { room(0, 0) };
-        let (qkv, mixed) = (room(all, 3 * width)?, room(all, width)?);
-        let lse = self.gpu.elements(all * self.plan.heads, Element::F32)?;
-        self.project(&layer.qkv, &x, &qkv, all)?;
-        let (joined, into) = (qkv.matrix(all, 3 * width), mixed.matrix(all, width));
-        self.heads().attend(joined, into, &lse, &texts.rows)?;
+        let heads = self.heads();
         let alone = self.first_rows_alone(index);
         let count = if alone { texts.count } else { all };
-        let chosen = match alone {
-            true => Some((self.first_rows(&mixed, texts)?, self.first_rows(&x, texts)?)),
+        // What attention is added to.
+        let first = if alone { Some(self.first_rows(&x, texts)?) } else { None };
+        let asking = match &first {
+            Some(first) if self.ends(all) && heads.can_ask_first(&texts.rows) => Some(first),
+            _ => None,
+        };
+        let qkv = room(all, 3 * width)?;
+        let joined = qkv.matrix(all, 3 * width);
+        let queries = match asking {
+            Some(first) => Some(self.project_first(&layer.qkv, &x, first, joined)?),
+            None => {
+                self.project(&layer.qkv, &x, &qkv, all)?;
+                None
+            }
+        };
+        let [of_all, keys, values] = heads.split(joined);
+        let (asked, asking) = match &queries {
+            Some(queries) => (queries.matrix(count, width), Asking::First),
+            None => (of_all, Asking::All),
+        };
+        let mixed = room(asked.rows, width)?;
+        let lse = self.gpu.elements(asked.rows * self.plan.heads, Element::F32)?;
+        let into = mixed.matrix(asked.rows, width);
+        heads.attend([asked, keys, values], into, &lse, &texts.rows, asking)?;
+        let chosen = match alone && queries.is_none() {
+            true => Some(self.first_rows(&mixed, texts)?),
             false => None,
         };
-        let (going, residual) = match &chosen {
-            Some((mixed, x)) => (mixed, x),
-            None => (&mixed, &x),
-        };
+        let (going, residual) = (chosen.as_ref().unwrap_or(&mixed), first.as_ref().unwrap_or(&x));
         let (attention_sum, middle) = (kept(count, width)?, room(count, width)?);
         let sum = keep.then_some(&attention_sum);
         self.add_and_norm(
@@ -99,10 +117,10 @@ impl CudaEncoder {
         let (mlp_sum, next) = (kept(count, width)?, room(count, width)?);
         let sum = keep.then_some(&mlp_sum);
         self.add_and_norm(&layer.down, &bent, &middle, &layer.mlp_norm, (sum, &next), count)?;
-        let chosen = chosen.map(|(mixed, _)| mixed);
         let saved = keep.then_some(Saved {
             x,
             qkv,
+            queries,
             lse,
             mixed,
             chosen,
@@ -114,6 +132,23 @@ impl CudaEncoder {
             mlp_sum,
         });
         Ok((next, saved))
+    }
+
+    /// Keys and values of all rows into the places of `qkv`, and queries of the texts' first rows by themselves.
+    fn project_first(&self, linear: &Linear, x: &Buffer, first: &Buffer, qkv: View) -> Result<Buffer, ModelError> {
+        let (width, element) = (linear.inputs, self.element);
+        let (weight, bias) = (linear.matrix(), linear.bias.matrix(1, linear.outputs));
+        let (into, x) = (qkv.columns(width, 2 * width, element), x.matrix(qkv.rows, width));
+        let after = After::Bias(bias.columns(width, 2 * width, element));
+        self.gpu
+            .forward_then(into, x, weight.rows(width, 2 * width, element), after)?;
+        let texts = first.count(element) / width;
+        let queries = self.gpu.elements(texts * width, element)?;
+        let (into, first) = (queries.matrix(texts, width), Factor::Plain(first.matrix(texts, width)));
+        let own = Factor::Transposed(weight.rows(0, width, element));
+        self.gpu
+            .multiply_then((into, element), first, own, element, Epilogue::Bias(bias.pointer))?;
+        Ok(queries)
     }
 
     /// Whether products of so many rows end in what follows them.
@@ -153,7 +188,7 @@ impl CudaEncoder {
     }
 
     /// The first row of every text.
-    fn first_rows(&self, x: &Buffer, texts: &Texts) -> Result<Buffer, ModelError> {
+    pub(super) fn first_rows(&self, x: &Buffer, texts: &Texts) -> Result<Buffer, ModelError> {
         let out = self.gpu.elements(texts.count * self.plan.hidden, self.element)?;
         self.move_rows(&out, x, texts, false)?;
         Ok(out)
@@ -274,7 +309,12 @@ impl CudaEncoder {
     fn project(&self, linear: &Linear, x: &Buffer, y: &Buffer, count: usize) -> Result<(), ModelError> {
         if self.ends(count) {
             let (x, y) = (x.matrix(count, linear.inputs), y.matrix(count, linear.outputs));
-            return self.gpu.forward_then(y, x, linear.matrix(), After::Bias(&linear.bias));
+            return self.gpu.forward_then(
+                y,
+                x,
+                linear.matrix(),
+                After::Bias(linear.bias.matrix(1, linear.outputs)),
+            );
         }
         if self.element == Element::Bf16 && linear.inputs.is_multiple_of(8) && linear.outputs.is_multiple_of(8) {
             let weight = Factor::Transposed(linear.matrix());

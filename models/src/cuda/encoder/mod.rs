@@ -10,7 +10,7 @@ pub(super) use contrast::Loss;
 
 use std::path::{Path, PathBuf};
 
-use crate::cuda::attend::Heads;
+use crate::cuda::attend::{Asking, Heads};
 use crate::cuda::batch::{Grouped, Rows};
 use crate::cuda::gpu::{Buffer, Element, Gpu};
 use crate::cuda::parameters::Parameters;
@@ -115,6 +115,8 @@ struct Texts {
 struct Saved {
     x: Buffer,
     qkv: Buffer,
+    /// Queries of texts' first tokens where those ask alone: `qkv` has none then, `lse` and `mixed` have a row a text.
+    queries: Option<Buffer>,
     lse: Buffer,
     mixed: Buffer,
     /// The rows of `mixed` that go on, where not all do.
@@ -127,6 +129,15 @@ struct Saved {
     derived: bool,
     bent: Buffer,
     mlp_sum: Buffer,
+}
+
+impl Saved {
+    fn asking(&self) -> Asking {
+        match self.queries {
+            Some(_) => Asking::First,
+            None => Asking::All,
+        }
+    }
 }
 
 /// A forward pass over some texts.

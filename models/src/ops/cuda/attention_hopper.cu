@@ -3,8 +3,9 @@
 // Kernels take what those of attention.cu for dim 64 take, `segments`, `tiles` and `lse` among it, and write the same; but
 // every query sees its whole segment: `causal` is 0, no segment has a prefix, and every query head has its key head
 // (kv_heads = heads, so `together` is 1 and the parts are null). The tiles of a segment stand one after the other. dq comes with
-// deltas and before dk and dv. Gradients come with their sums over each tile's rows: sums [tiles, 3 · heads · dim], those of dq, of dk and of
-// dv side by side; or null.
+// deltas and before dk and dv. With `first`, each segment's first token alone asks: what goes by queries (q, out, d_out, dq, lse, deltas) has
+// a row a segment then, and `tokens` is their number. Gradients come with their sums over each tile's rows: sums [tiles, 3 · heads · dim], those of dq, of dk and of
+// dv side by side, or null; those of dq of a tile without queries are not written.
 //
 // wgmma.cuh stands before this. A tile of 64 rows has 128 bytes a row, and the arrangement of `tile_offset` is the 128-byte swizzle.
 
@@ -72,6 +73,14 @@ __device__ __forceinline__ void write_rows(bf16* to, i64 stride, int left, u32 t
     }
 }
 
+// The queries of a segment: where its rows begin and how many they are.
+struct Askers {
+    i64 start;
+    int len;
+    __device__ __forceinline__ Askers(const int* segment, int number, int first)
+        : start(first ? number : segment[START]), len(first ? 1 : segment[LEN]) {}
+};
+
 // The warps of a warpgroup wait for each other.
 __device__ __forceinline__ void meet(int group) { asm volatile("bar.sync %0, 128;" :: "r"(group + 1) : "memory"); }
 
@@ -108,14 +117,15 @@ __device__ __forceinline__ void write_sums(float* to, float* through, int group,
 // Grid: (heads, tiles); block: 256; dynamic shared memory: 81920 bytes.
 extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_64(
     bf16* out, float* lse, const bf16* q, const bf16* k, const bf16* v, int q_stride, int k_stride, int v_stride,
-    const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int causal, float scale) {
+    const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int causal, float scale, int first_alone) {
     after_others();
     extern __shared__ __align__(1024) unsigned char shared[];
     int head = blockIdx.x, index = tiles[blockIdx.y * 2 + 1];
-    if (index % GROUPS != 0) return;
     const int* segment = segments + tiles[blockIdx.y * 2] * 6;
     int len = segment[LEN], count = (len + ROWS - 1) / ROWS;
     i64 start = segment[START];
+    Askers asking(segment, tiles[blockIdx.y * 2], first_alone);
+    if (index % GROUPS != 0 || index * ROWS >= asking.len) return;
     int group = __shfl_sync(FULL_MASK, threadIdx.x >> 7, 0), first = index * ROWS, own = first + group * ROWS;
     u32 queries = shared_address(shared), ring = queries + GROUPS * TILE;
     Rows<BLOCK> some_keys(k + head * DIM, k_stride, start), some_values(v + head * DIM, v_stride, start);
@@ -133,12 +143,12 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_64(
         __syncthreads();
         fetch(tile + AHEAD);
     };
-    Rows<BLOCK>(q + head * DIM, q_stride, start + first).fetch<GROUPS>(queries, len - first);
+    Rows<BLOCK>(q + head * DIM, q_stride, asking.start + first).fetch<GROUPS>(queries, asking.len - first);
     #pragma unroll
     for (int tile = 0; tile < AHEAD; tile++) fetch(tile);
     wait_copies<AHEAD - 1>();
     __syncthreads();
-    if (own >= len) {  // no rows: it only helps to fetch
+    if (own >= asking.len) {  // no rows: it only helps to fetch
         for (int tile = 0; tile < count; tile++) next(tile);
         return;
     }
@@ -217,9 +227,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_64(
         total += __shfl_xor_sync(FULL_MASK, total, 2);
         share[h] = 1.0f / total;
         int row = own + warp * 16 + h * 8 + (lane >> 2);
-        if (lse && pair == 0 && row < len) lse[(i64)head * tokens + start + row] = most[h] * scale + logf(total);
+        if (lse && pair == 0 && row < asking.len) lse[(i64)head * tokens + asking.start + row] = most[h] * scale + logf(total);
     }
-    write_rows(out + ((start + own) * heads + head) * DIM, (i64)heads * DIM, len - own, queries, mixed, share[0], share[1]);
+    i64 at = ((asking.start + own) * heads + head) * DIM;
+    write_rows(out + at, (i64)heads * DIM, asking.len - own, queries, mixed, share[0], share[1]);
 }
 
 // dq, its token t at dq + t · dq_stride; d_out and out bf16 [tokens, heads · dim]; lse and deltas [heads, tokens], which are d_out · out.
@@ -227,14 +238,15 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_64(
 extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_64(
     bf16* dq, const bf16* d_out, const float* lse, float* deltas, const bf16* q, const bf16* k, const bf16* v,
     int dq_stride, int q_stride, int k_stride, int v_stride, const int* segments, const int* tiles, int tokens,
-    int heads, int kv_heads, int causal, float scale, const bf16* out, float* sums) {
+    int heads, int kv_heads, int causal, float scale, int first_alone, const bf16* out, float* sums) {
     after_others();
     extern __shared__ __align__(1024) unsigned char shared[];
     int head = blockIdx.x, index = tiles[blockIdx.y * 2 + 1];
-    if (index % GROUPS != 0) return;
     const int* segment = segments + tiles[blockIdx.y * 2] * 6;
     int len = segment[LEN], count = (len + ROWS - 1) / ROWS;
     i64 start = segment[START];
+    Askers asking(segment, tiles[blockIdx.y * 2], first_alone);
+    if (index % GROUPS != 0 || index * ROWS >= asking.len) return;
     int group = __shfl_sync(FULL_MASK, threadIdx.x >> 7, 0), first = index * ROWS, own = first + group * ROWS;
     u32 queries = shared_address(shared), outs = queries + GROUPS * TILE, ring = outs + GROUPS * TILE;
     Rows<BLOCK> some_keys(k + head * DIM, k_stride, start), some_values(v + head * DIM, v_stride, start);
@@ -252,11 +264,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
         __syncthreads();
         fetch(tile + AHEAD);
     };
-    Rows<BLOCK>(q + head * DIM, q_stride, start + first).fetch<GROUPS>(queries, len - first);
-    Rows<BLOCK>(d_out + head * DIM, heads * DIM, start + first).fetch<GROUPS>(outs, len - first);
+    Rows<BLOCK>(q + head * DIM, q_stride, asking.start + first).fetch<GROUPS>(queries, asking.len - first);
+    Rows<BLOCK>(d_out + head * DIM, heads * DIM, asking.start + first).fetch<GROUPS>(outs, asking.len - first);
     #pragma unroll
     for (int tile = 0; tile < AHEAD; tile++) fetch(tile);
-    if (own >= len) {
+    if (own >= asking.len) {
         for (int tile = 0; tile < count; tile++) next(tile);
         return;
     }
@@ -268,8 +280,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
     // Two lanes have a row.
     int line = own + warp * 16 + (lane >> 1);
     float product = 0.0f;
-    if (line < len) {
-        i64 at = ((start + line) * heads + head) * DIM + (lane & 1) * (DIM / 2);
+    if (line < asking.len) {
+        i64 at = ((asking.start + line) * heads + head) * DIM + (lane & 1) * (DIM / 2);
         #pragma unroll
         for (int i = 0; i < DIM / 2; i += 8) {
             float x[8], y[8];
@@ -280,11 +292,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
         }
     }
     product += __shfl_xor_sync(FULL_MASK, product, 1);
-    if ((lane & 1) == 0 && line < len) deltas[(i64)head * tokens + start + line] = product;
+    if ((lane & 1) == 0 && line < asking.len) deltas[(i64)head * tokens + asking.start + line] = product;
     #pragma unroll
     for (int h = 0; h < 2; h++) {
         int row = own + warp * 16 + h * 8 + (lane >> 2);
-        base[h] = row < len ? lse[(i64)head * tokens + start + row] * LOG2E : 0.0f;
+        base[h] = row < asking.len ? lse[(i64)head * tokens + asking.start + row] * LOG2E : 0.0f;
         delta[h] = __shfl_sync(FULL_MASK, product, (h * 8 + (lane >> 2)) * 2);
     }
     for (int tile = 0; tile < count; tile++) {
@@ -322,7 +334,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
         settle(ds);
     }
     meet(group);  // no warp reads the queries any more
-    write_rows(dq + (start + own) * dq_stride + head * DIM, dq_stride, len - own, queries, grad, scale, scale);
+    write_rows(dq + (asking.start + own) * dq_stride + head * DIM, dq_stride, asking.len - own, queries, grad, scale, scale);
     // Rows that are not there have none.
     float* through = (float*)(shared + (outs - shared_address(shared)));
     if (sums) write_sums(sums + ((i64)blockIdx.y + group) * 3 * heads * DIM + head * DIM, through, group, grad, true, true, scale);
@@ -333,24 +345,26 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2) attend_texts_backward_q_6
 extern "C" __global__ void __launch_bounds__(WARPGROUP, 3) attend_texts_backward_kv_64(
     bf16* dk, bf16* dv, float* dk_parts, float* dv_parts, const bf16* d_out, const float* lse, const float* deltas,
     const bf16* q, const bf16* k, const bf16* v, int dk_stride, int dv_stride, int q_stride, int k_stride, int v_stride,
-    const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int together, int causal, float scale, float* sums) {
+    const int* segments, const int* tiles, int tokens, int heads, int kv_heads, int together, int causal, float scale, int first_alone,
+    float* sums) {
     after_others();
     extern __shared__ __align__(1024) unsigned char shared[];
     int head = blockIdx.x;
     const int* segment = segments + tiles[blockIdx.y * 2] * 6;
-    int len = segment[LEN], count = (len + ROWS - 1) / ROWS, own = tiles[blockIdx.y * 2 + 1] * ROWS;
+    Askers asking(segment, tiles[blockIdx.y * 2], first_alone);
+    int len = segment[LEN], count = (asking.len + ROWS - 1) / ROWS, own = tiles[blockIdx.y * 2 + 1] * ROWS;
     i64 start = segment[START];
     u32 keys = shared_address(shared), values = keys + TILE, ring = values + TILE, numbers = ring + KEY_STAGES * 2 * TILE;
     const float* numbers_at = (const float*)(shared + (numbers - keys));  // lse and deltas of the queries, [stages, 2, 64]
-    Rows<WARPGROUP> some_queries(q + head * DIM, q_stride, start), some_outs(d_out + head * DIM, heads * DIM, start);
-    const float* number = (threadIdx.x < ROWS ? lse : deltas) + (i64)head * tokens + start;
+    Rows<WARPGROUP> some_queries(q + head * DIM, q_stride, asking.start), some_outs(d_out + head * DIM, heads * DIM, asking.start);
+    const float* number = (threadIdx.x < ROWS ? lse : deltas) + (i64)head * tokens + asking.start;
     auto fetch = [&](int tile) {
         if (tile < count) {
             int first = tile * ROWS, stage = tile % KEY_STAGES, at = first + (threadIdx.x & 63);
             u32 to = ring + stage * 2 * TILE;
-            some_queries.fetch<1>(to, len - first);
-            some_outs.fetch<1>(to + TILE, len - first);
-            copy4(numbers + (stage * 2 * ROWS + threadIdx.x) * 4, number + (at < len ? at : 0), at < len);
+            some_queries.fetch<1>(to, asking.len - first);
+            some_outs.fetch<1>(to + TILE, asking.len - first);
+            copy4(numbers + (stage * 2 * ROWS + threadIdx.x) * 4, number + (at < asking.len ? at : 0), at < asking.len);
         }
         commit_copies();
     };

@@ -2,7 +2,7 @@
 
 use super::Bench;
 use crate::ModelError;
-use crate::cuda::attend::{Attended, Heads};
+use crate::cuda::attend::{Asking, Attended, Heads};
 use crate::cuda::batch::Rows;
 use crate::cuda::gpu::Element;
 use crate::ops::RowShape;
@@ -74,14 +74,15 @@ fn attention(bench: &mut Bench<'_>, [heads, kv_heads, dim]: [usize; 3], causal: 
     let lse = bench.room(count * heads, Element::F32)?;
     let slopes = bench.room(count * width, element)?;
     let (all, out) = (qkv.card.matrix(count, width), mixed.matrix(count, queries));
-    with.attend(all, out, &lse, &rows)?;
+    with.attend(with.split(all), out, &lse, &rows, Asking::All)?;
     let each = slopes.matrix(count, width);
     let parts = [(0, queries), (queries, keys), (queries + keys, keys)];
     let parts = parts.map(|(first, columns)| each.columns(first, columns, element));
     let attended = Attended {
-        qkv: all,
+        inputs: with.split(all),
         mixed: out,
         lse: &lse,
+        asking: Asking::All,
     };
     let sums = with.attend_backward(attended, slope.card.matrix(count, queries), parts, &rows)?;
 

@@ -117,7 +117,7 @@ fn fused_forward(bench: &mut Bench<'_>, [rows, inner, columns]: [usize; 3]) -> R
         let (x, w) = (x.card.matrix(rows, inner), weight.card.matrix(columns, inner));
         gpu.forward_then(view(&out), x, w, after)
     };
-    run(After::Bias(&bias.card))?;
+    run(After::Bias(bias.card.matrix(1, bias.values.len())))?;
     bench.compare(&name("a bias"), &out, &biased)?;
     let of = |values: &[f64], kind| -> [Vec<f64>; 2] {
         let (value, slope) = values.iter().map(|&x| activation(x, kind)).unzip();
