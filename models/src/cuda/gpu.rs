@@ -14,6 +14,7 @@ use cudarc::driver::{CudaContext, result, sys};
 
 use super::gemm::Plans;
 use super::kernels::{self, Kernel};
+use super::staging::Staging;
 use crate::ModelError;
 
 /// What cuBLASLt may use beside its operands.
@@ -58,6 +59,8 @@ struct Inner {
     handle: lts::cublasLtHandle_t,
     workspace: sys::CUdeviceptr,
     plans: Mutex<Plans>,
+    /// Made when it is first used.
+    staging: Mutex<Option<Staging>>,
     /// Calls and seconds by what was done, while that is asked for.
     trace: Mutex<Option<BTreeMap<String, (usize, f64)>>>,
 }
@@ -82,6 +85,7 @@ impl Drop for Inner {
         // SAFETY: nothing uses them any more: every buffer holds a clone of this GPU.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
+            *self.staging.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
             self.plans.get_mut().unwrap_or_else(PoisonError::into_inner).destroy();
             let _ = lt::destroy_handle(self.handle);
             let _ = result::free_sync(self.workspace);
@@ -202,6 +206,7 @@ impl Gpu {
             handle,
             workspace,
             plans: Mutex::default(),
+            staging: Mutex::default(),
             trace: Mutex::default(),
         })))
     }
@@ -484,9 +489,18 @@ impl Buffer {
         }
         assert!(offset + size_of_val(values) <= self.bytes, "a write past its buffer");
         self.gpu.bind()?;
+        let (address, bytes) = (self.pointer + offset as u64, bytemuck::cast_slice(values));
+        if Staging::takes(bytes.len()) {
+            let mut staging = self.gpu.0.staging.lock().unwrap_or_else(PoisonError::into_inner);
+            let staging = match &mut *staging {
+                Some(staging) => staging,
+                none => none.insert(Staging::new()?),
+            };
+            // SAFETY: within the buffer.
+            return unsafe { staging.copy(address, bytes, self.gpu.stream()) };
+        }
         // SAFETY: within the buffer; the driver copies from pageable memory before it returns.
-        unsafe { result::memcpy_htod_async(self.pointer + offset as u64, values, self.gpu.stream()) }
-            .map_err(driver("copying to the GPU"))
+        unsafe { result::memcpy_htod_async(address, bytes, self.gpu.stream()) }.map_err(driver("copying to the GPU"))
     }
 
     /// Reads `count` values from byte `offset` on, after all that was asked for before.

@@ -19,6 +19,7 @@ mod nccl;
 mod optimize;
 mod parameters;
 mod sample;
+mod staging;
 mod timing;
 
 pub use catalogue::{Counts, CudaCatalogue, Wanted};

@@ -239,7 +239,7 @@ impl Encoder for CudaEncoder {
         let width = self.plan.hidden;
         let vectors = self.gpu.elements(texts.len() * width, Element::F32)?;
         let most = ROWS_AT_A_TIME * self.gpu.multiprocessors() as usize;
-        for range in rows::passes(texts, most) {
+        for range in rows::passes_of_much(texts, most) {
             let at = vectors
                 .matrix(texts.len(), width)
                 .rows(range.start, range.len(), Element::F32);

@@ -27,6 +27,19 @@ pub(super) fn passes(texts: &[&[u32]], most: usize) -> Vec<Range<usize>> {
     passes
 }
 
+/// The same, but what the last would have of few tokens goes with those before it.
+pub(super) fn passes_of_much(texts: &[&[u32]], most: usize) -> Vec<Range<usize>> {
+    let mut passes = passes(texts, most);
+    let tokens = |range: &Range<usize>| texts[range.clone()].iter().map(|text| text.len()).sum::<usize>();
+    if let Some(last) = passes.pop_if(|last| last.start > 0 && tokens(last) <= most / 8) {
+        // There is one before it.
+        if let Some(pass) = passes.last_mut() {
+            pass.end = last.end;
+        }
+    }
+    passes
+}
+
 impl Texts {
     /// Texts that stand end to end.
     pub(super) fn new(gpu: &Gpu, texts: &[&[u32]]) -> Result<Self, ModelError> {
@@ -72,5 +85,11 @@ mod tests {
         let all = passes(&texts, 100);
         assert_eq!((all.len(), &all[0]), (1, &(0..6)));
         assert!(passes(&[], 8).is_empty());
+        // The last one's token is few beside 16, and not beside 7.
+        let texts: Vec<&[u32]> = [8, 8, 1].iter().map(|&len| &tokens[..len]).collect();
+        assert_eq!(passes_of_much(&texts, 16), [0..3]);
+        assert_eq!(passes_of_much(&texts[1..], 7), [0..1, 1..2]);
+        assert_eq!(passes_of_much(&texts[2..], 16), [0..1]);
+        assert!(passes_of_much(&[], 16).is_empty());
     }
 }
