@@ -19,6 +19,7 @@ mod optimizer;
 mod packed;
 mod plan;
 mod random;
+mod rounding;
 mod sample;
 pub mod text;
 mod trainable;

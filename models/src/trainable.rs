@@ -46,6 +46,15 @@ pub trait Trainable {
     /// Replaces a parameter's moments, of the part that is kept.
     fn set_moments(&mut self, index: usize, moments: Option<Moments>) -> Result<(), ModelError>;
 
+    /// From now on the values of trained parameters are bf16 numbers. What there is, and what [`Trainable::set_values`] puts, is rounded
+    /// to nearest; what a step makes of a value is rounded at random to one of its neighbours in bf16, so that its mean is what the
+    /// step made in f32. The random bits depend on `seed`, the parameter's number, its step and the value's place alone. Gradients
+    /// and moments stay f32. On an NVIDIA GPU the values then have no memory beside what the model computes with.
+    ///
+    /// # Errors
+    /// When a value cannot be read back from its device, or put there.
+    fn keep_bf16(&mut self, seed: u64) -> Result<(), ModelError>;
+
     /// Forgets the summed gradients.
     fn clear_gradients(&mut self) -> Result<(), ModelError> {
         (0..self.trained().len()).try_for_each(|index| self.set_gradient(index, None))

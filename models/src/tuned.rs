@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::optimizer::{AdamConfig, Moments, TensorMoments, update};
+use crate::rounding::{Rounding, to_nearest};
 use crate::trainable::{Gradient, Pass, Trainable, cut_to_parts};
 use crate::weights::{ParameterId, ParameterSpec, Weights, matrix, tensor_to_vec};
 use crate::{Kept, ModelError};
@@ -22,6 +23,8 @@ pub(crate) struct Tuned {
     moments: Vec<Option<TensorMoments>>,
     /// Where moments are kept of parts alone: the part of each parameter.
     parts: Option<Vec<Range<usize>>>,
+    /// Where the trained parameters are bf16 numbers: the seed of their rounding.
+    rounding: Option<u64>,
     /// Counts changes to the parameters, so that what was made from them knows when it is stale.
     version: u64,
 }
@@ -43,12 +46,13 @@ impl Tuned {
         tuned
     }
 
-    /// Says what training changes from now on.
+    /// Says what training changes from now on, in f32.
     pub(crate) fn train(&mut self, ids: Vec<ParameterId>) {
         self.specs = ids.iter().map(|&id| self.weights.spec(id).clone()).collect();
         self.sums = vec![None; ids.len()];
         self.moments = vec![None; ids.len()];
         self.parts = None;
+        self.rounding = None;
         self.ids = ids;
         self.changed();
     }
@@ -135,6 +139,18 @@ impl Tuned {
     fn device(&self, index: usize) -> Device {
         self.weights.get(self.ids[index]).device()
     }
+
+    /// What the parameter's last step made of its values from number `start` on, as it is kept.
+    fn rounded(&self, index: usize, start: usize, value: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        let (Some(seed), Some(moments)) = (self.rounding, &self.moments[index]) else {
+            return Ok(value);
+        };
+        let [rows, columns] = value.dims();
+        let parameter = index as u32;
+        let mut values = tensor_to_vec(value)?;
+        Rounding { seed, parameter }.round(moments.steps, start, &mut values);
+        Ok(matrix(values, rows, columns, &self.device(index)))
+    }
 }
 
 fn check_length(name: &str, found: usize, expected: usize) -> Result<(), ModelError> {
@@ -160,7 +176,10 @@ impl Trainable for Tuned {
         self.weights.to_vec(self.ids[index])
     }
 
-    fn set_values(&mut self, index: usize, values: Vec<f32>) -> Result<(), ModelError> {
+    fn set_values(&mut self, index: usize, mut values: Vec<f32>) -> Result<(), ModelError> {
+        if self.rounding.is_some() {
+            to_nearest(&mut values);
+        }
         let values = self.tensor(index, values)?;
         self.weights.set(self.ids[index], values);
         self.changed();
@@ -194,8 +213,8 @@ impl Trainable for Tuned {
             return Err(ModelError::Input(message.to_owned()));
         }
         self.changed();
-        for ((sum, moments), &id) in self.sums.iter_mut().zip(&mut self.moments).zip(&self.ids) {
-            let Some(TensorSum { value: gradient, .. }) = sum.take() else {
+        for index in 0..self.ids.len() {
+            let Some(TensorSum { value: gradient, .. }) = self.sums[index].take() else {
                 continue;
             };
             let gradient = if scale == 1.0 {
@@ -203,7 +222,9 @@ impl Trainable for Tuned {
             } else {
                 gradient.mul_scalar(scale)
             };
-            let value = update(*config, self.weights.get(id), gradient, moments);
+            let id = self.ids[index];
+            let value = update(*config, self.weights.get(id), gradient, &mut self.moments[index]);
+            let value = self.rounded(index, 0, value)?;
             self.weights.set(id, value);
         }
         Ok(())
@@ -229,6 +250,15 @@ impl Trainable for Tuned {
             })
         };
         self.moments[index] = moments.map(tensors).transpose()?;
+        Ok(())
+    }
+
+    fn keep_bf16(&mut self, seed: u64) -> Result<(), ModelError> {
+        self.rounding = Some(seed);
+        for index in 0..self.ids.len() {
+            let values = self.values(index)?;
+            self.set_values(index, values)?;
+        }
         Ok(())
     }
 
@@ -271,6 +301,7 @@ impl Trainable for Tuned {
         };
         let id = self.ids[index];
         let whole = self.weights.get(id).reshape([1, rows * columns]);
+        let start = part.start;
         let place = [0..1, part];
         let value = update(
             *config,
@@ -278,6 +309,7 @@ impl Trainable for Tuned {
             gradient,
             &mut self.moments[index],
         );
+        let value = self.rounded(index, start, value)?;
         self.weights
             .set(id, whole.slice_assign(place, value).reshape([rows, columns]));
         Ok(())

@@ -655,6 +655,31 @@ fn a_run_of_two_processes_that_is_stopped_by_a_signal_is_gone_on_with() {
 }
 
 #[test]
+fn bf16_masters_are_rounded_alike_whoever_keeps_the_optimizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let settings = [
+        ("--num_iterations", "1"),
+        ("--num_emb_updates", "2"),
+        ("--num_lm_updates", "1"),
+        ("--print_sample_output_freq", "100"),
+        ("--master_weights", "bf16"),
+    ];
+    let runs = ["true", "false"].map(|sharded| {
+        let run = folder.path().join(sharded);
+        let own = [("--shard_optimizer", sharded)];
+        done(launch(2, 8, 8, [&dataset, &run], &[&settings[..], &own].concat()));
+        run
+    });
+    for model in ["lm", "embedder"] {
+        let [shared, whole] = runs.each_ref().map(|run| weights(run, "update-000003", model));
+        assert_eq!(shared, whole);
+        let is_bf16 = |value: &f64| (*value as f32).to_bits() & 0xffff == 0;
+        assert!(shared.values().flatten().all(is_bf16));
+    }
+}
+
+#[test]
 fn a_run_goes_on_with_another_number_of_processes_that_share_the_optimizer_anew() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = prepared(folder.path());

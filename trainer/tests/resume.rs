@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use models::philox;
+use models::{CheckpointReader, philox};
 use tiny_run::{arguments, assert_same, contents, langptune, prepared, text};
 
 /// A schedule with everything in it: two iterations, checkpoints within phases and within an accumulated step.
@@ -86,6 +86,45 @@ fn a_run_stopped_anywhere_goes_on_to_the_same_end() {
     // Another setting would be another run.
     let (done, output) = langptune(&["train", "--resume", "--output", text(&first), "--kl_coef", "0.3"]);
     assert!(!done && output.contains("another --kl-coef"), "{output}");
+}
+
+/// All values of a model's file.
+fn values(path: &Path) -> Vec<f32> {
+    let file = CheckpointReader::open_file(path).unwrap();
+    let names: Vec<String> = file.names().map(str::to_owned).collect();
+    let read = |name: &String| file.read(name, &file.shape(name).unwrap()).unwrap().0;
+    names.iter().flat_map(read).collect()
+}
+
+#[test]
+fn a_run_whose_parameters_are_bf16_numbers_goes_on_with_the_same_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = prepared(folder.path());
+    let [first, stopped, wide] = ["undisturbed", "stopped", "wide"].map(|name| folder.path().join(name));
+    let short = [("--num_iterations", "1"), ("--master_weights", "bf16")];
+    let (done, output) = whole(train(&dataset, &first, &short));
+    assert!(done, "{output}");
+    let undisturbed = contents(&first);
+    let (done, output) = whole(train(
+        &dataset,
+        &stopped,
+        &[&short[..], &[("--stop_after", "4")]].concat(),
+    ));
+    assert!(done, "{output}");
+    resume_to_the_end(&stopped);
+    assert_same(&stopped, &undisturbed, "stopped after 4");
+
+    let (done, output) = whole(train(&dataset, &wide, &short[..1]));
+    assert!(done, "{output}");
+    for file in ["lm/adapter_model.safetensors", "embedder/model.safetensors"] {
+        let of = |run: &Path| values(&run.join("checkpoints/update-000005").join(file));
+        let is_bf16 = |value: &f32| value.to_bits() & 0xffff == 0;
+        assert!(of(&first).iter().all(is_bf16), "{file}");
+        assert!(!of(&wide).iter().all(is_bf16), "{file}");
+    }
+    let resumed = ["train", "--resume", "--output", text(&wide), "--master_weights", "bf16"];
+    let (done, output) = langptune(&resumed);
+    assert!(!done && output.contains("another --master-weights"), "{output}");
 }
 
 /// Starts a run, kills it after `delay` without a warning, and goes on with it until it ends.

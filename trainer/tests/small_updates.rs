@@ -69,6 +69,34 @@ fn logprobs_move_as_pytorch_moves_them() {
 }
 
 #[test]
+fn bf16_masters_move_logprobs_alike_and_the_same_way_twice() {
+    let rollouts = fs::read_to_string(fixture("small_updates/rollouts.jsonl")).unwrap();
+    let folder = folder(&rollouts);
+    let logprobs = |masters: &str| {
+        let output = bench(
+            folder.path(),
+            &["--steps", "30", "--lr", "1e-4", "--master-weights", masters],
+        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["master_weights"], masters);
+        let of =
+            |after: &Value| -> Vec<f64> { after["logprobs"].as_array().unwrap().iter().flat_map(numbers).collect() };
+        let after = found["after"].as_array().unwrap();
+        [of(&after[0]), of(&after[1])]
+    };
+    let (wide, narrow) = (logprobs("f32"), logprobs("bf16"));
+    assert_eq!(narrow, logprobs("bf16"));
+    assert_ne!(narrow, wide);
+    let change =
+        |[before, after]: &[Vec<f64>; 2]| -> Vec<f64> { after.iter().zip(before).map(|(x, y)| x - y).collect() };
+    let (wide, narrow) = (change(&wide), change(&narrow));
+    let size = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let cosine = wide.iter().zip(&narrow).map(|(x, y)| x * y).sum::<f64>() / size(&wide) / size(&narrow);
+    assert!(cosine > 0.9, "{cosine}");
+}
+
+#[test]
 fn rollouts_that_do_not_fit_name_their_line() {
     let good = r#"{"prompt": [5], "responses": [[6, 7]], "slopes": [1.0]}"#;
     for (bad, expected) in [

@@ -3,18 +3,32 @@
 use super::gpu::{Element, Gpu, View};
 use super::kernels::ADAM;
 use super::launch::Argument;
+use crate::rounding::Rounding;
 use crate::{AdamConfig, ModelError};
 
 /// Values that a block moves, a multiple of four.
 const CHUNK: usize = 8192;
 
 /// Numbers of 64 bits that describe a move to the kernel.
-const WORDS: usize = 10;
+const WORDS: usize = 12;
+
+/// Where the values of a part are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// f32, from this address on.
+    Own(u64),
+    /// In the copy alone, as bf16 numbers that a rounding keeps so.
+    Copy {
+        rounding: Rounding,
+        /// Where they go besides, side by side, as bf16; 0: nowhere.
+        besides: u64,
+    },
+}
 
 /// A part of a parameter that is moved along its gradient; addresses are those of its first value, of moments and gradient f32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Move {
-    pub(super) values: u64,
+    pub(super) values: Place,
     pub(super) moments: [u64; 2],
     pub(super) gradient: u64,
     /// The parameter's whole rounded copy, and its type.
@@ -41,11 +55,16 @@ impl Move {
                 (copy.pointer, rows, kind)
             }
         };
+        let (values, alone, rounding) = match self.values {
+            Place::Own(values) => (values, 0, None),
+            Place::Copy { rounding, besides } => (besides, 4, Some(rounding)),
+        };
+        let (seed, parameter) = rounding.map_or((0, 0), |rounding| (rounding.seed, rounding.parameter));
         let correction = |beta: f64| 1.0 - beta.powi(self.steps as i32);
         let rate = (config.lr / correction(config.betas.0)) as f32;
         let root = correction(config.betas.1).sqrt() as f32;
         [
-            self.values,
+            values,
             self.moments[0],
             self.moments[1],
             self.gradient,
@@ -53,8 +72,10 @@ impl Move {
             self.start as u64,
             self.count as u64,
             pair(rows[0] as u32, rows[1] as u32),
-            pair(first_block, kind),
+            pair(first_block, kind + alone),
             pair(rate.to_bits(), root.to_bits()),
+            seed,
+            pair(parameter, self.steps),
         ]
     }
 }
@@ -105,7 +126,7 @@ mod tests {
 
     fn part(copy: Option<(View, Element)>) -> Move {
         Move {
-            values: 1,
+            values: Place::Own(1),
             moments: [2, 3],
             gradient: 4,
             copy,
@@ -150,8 +171,28 @@ mod tests {
             pair(8, 12),
             pair(9, 2),
             pair(rate.to_bits(), root.to_bits()),
+            0,
+            pair(0, 2),
         ];
         assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn a_copy_that_is_all_there_is_comes_with_what_its_rounding_draws_from() {
+        let rounding = Rounding {
+            seed: 0x0123_4567_89ab_cdef,
+            parameter: 8,
+        };
+        for (element, kind) in [(Element::F32, 5), (Element::Bf16, 6)] {
+            let values = Place::Copy { rounding, besides: 11 };
+            let part = Move {
+                values,
+                ..part(Some((copy(1, 8, 8), element)))
+            };
+            let words = part.words(&CONFIG, 0);
+            assert_eq!((words[0], words[8] >> 32), (11, kind));
+            assert_eq!(words[10..], [rounding.seed, (2 << 32) + 8]);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fused::{After, Then};
 use super::gemm::{Epilogue, Factor, Scale};
 use super::gpu::{Buffer, Element, Gpu, View};
-use super::kernels::{ADD_ROW, MERGE, NOISE, PLACE};
+use super::kernels::{ADD_ROW, MERGE, NOISE, PLACE, WIDEN};
 use super::launch::Argument;
 use crate::ModelError;
 use crate::plan::Activation;
@@ -387,12 +387,37 @@ pub(super) enum Values<'a> {
     Card(&'a Buffer),
 }
 
-/// Puts values at `at`.
-pub(super) fn put(gpu: &Gpu, at: View, element: Element, values: &Values<'_>) -> Result<(), ModelError> {
-    // Rows of a grid, and bytes of a copy.
+/// Rows of a matrix that go to or from the card at once: as many as a grid has, of no more values than this.
+fn rows_at_once(columns: usize) -> usize {
     const MOST_ROWS: usize = 32_768;
     const MOST_VALUES: usize = 16 << 20;
-    let step = (MOST_VALUES / at.columns.max(1)).clamp(1, MOST_ROWS);
+    (MOST_VALUES / columns.max(1)).clamp(1, MOST_ROWS)
+}
+
+/// The values at `at`, row by row.
+pub(super) fn read(gpu: &Gpu, at: View, element: Element) -> Result<Vec<f32>, ModelError> {
+    let step = rows_at_once(at.columns);
+    let mut values = Vec::with_capacity(at.rows * at.columns);
+    let mut first = 0;
+    while first < at.rows {
+        let rows = step.min(at.rows - first);
+        let part = at.rows(first, rows, element);
+        let copy = gpu.elements(rows * at.columns, Element::F32)?;
+        // SAFETY: `copy` has `rows` × `columns` values, as `part` has.
+        unsafe {
+            let arguments = [(&copy).into(), part.into(), part.stride.into(), part.columns.into()];
+            let grid = [blocks(at.columns), rows as u32, 1];
+            gpu.launch(WIDEN, element, grid, 256, 0, &arguments)?;
+        }
+        values.extend(copy.read::<f32>(0, rows * at.columns)?);
+        first += rows;
+    }
+    Ok(values)
+}
+
+/// Puts values at `at`.
+pub(super) fn put(gpu: &Gpu, at: View, element: Element, values: &Values<'_>) -> Result<(), ModelError> {
+    let step = rows_at_once(at.columns);
     let mut first = 0;
     while first < at.rows {
         let rows = step.min(at.rows - first);

@@ -268,11 +268,18 @@ impl Nccl {
         })
     }
 
-    /// Every rank's `count` f32 values, rank after rank, at `into`; this rank's own are at `from`.
-    pub(super) fn all_gather(&mut self, from: u64, into: u64, count: usize) -> Result<(), ModelError> {
+    /// Every rank's `count` values, rank after rank, at `into`; this rank's own are at `from`.
+    pub(super) fn all_gather(
+        &mut self,
+        from: u64,
+        into: u64,
+        count: usize,
+        element: Element,
+    ) -> Result<(), ModelError> {
+        let kind = kind(element);
         self.collective("all-gather", |this, stream| {
             // SAFETY: the callers' buffers have so many elements.
-            unsafe { nccl::all_gather(from as _, into as _, count, kind(Element::F32), this.comm, stream) }
+            unsafe { nccl::all_gather(from as _, into as _, count, kind, this.comm, stream) }
         })
     }
 
@@ -317,7 +324,9 @@ impl Nccl {
     pub fn all_gather_host(&mut self, values: &mut [f32]) -> Result<(), ModelError> {
         let count = self.part(values.len())?;
         let own = self.rank * count;
-        self.over_card(values, |this, at, _| this.all_gather(at + 4 * own as u64, at, count))
+        self.over_card(values, |this, at, _| {
+            this.all_gather(at + 4 * own as u64, at, count, Element::F32)
+        })
     }
 
     fn part(&self, values: usize) -> Result<usize, ModelError> {
@@ -349,8 +358,8 @@ impl Nccl {
         total: usize,
         count: usize,
     ) -> Result<Buffer, ModelError> {
-        let sums = self.gpu.elements(count, Element::F32)?;
         if self.wire == Element::F32 {
+            let sums = self.gpu.elements(count, Element::F32)?;
             self.reduce_scatter(terms.pointer(), sums.pointer(), count, Element::F32)?;
             return Ok(sums);
         }
@@ -360,8 +369,7 @@ impl Nccl {
         );
         convert(&self.gpu, PLACE, narrow.pointer(), terms.pointer(), total)?;
         self.reduce_scatter(narrow.pointer(), narrow_sums.pointer(), count, Element::Bf16)?;
-        convert(&self.gpu, WIDEN, sums.pointer(), narrow_sums.pointer(), count)?;
-        Ok(sums)
+        widen(&self.gpu, &narrow_sums, count)
     }
 
     /// Replaces `count` f32 terms by their sums over the ranks.
@@ -419,6 +427,13 @@ fn last_error(comm: sys::ncclComm_t) -> String {
     }
 }
 
+/// As many values in f32 as `count` in bf16.
+pub(super) fn widen(gpu: &Gpu, narrow: &Buffer, count: usize) -> Result<Buffer, ModelError> {
+    let wide = gpu.elements(count, Element::F32)?;
+    convert(gpu, WIDEN, wide.pointer(), narrow.pointer(), count)?;
+    Ok(wide)
+}
+
 /// Puts `count` values at `into` in another type, as rows that a grid has room for.
 fn convert(gpu: &Gpu, kernel: super::kernels::Kernel, into: u64, from: u64, count: usize) -> Result<(), ModelError> {
     const COLUMNS: usize = 1 << 20;
@@ -435,9 +450,12 @@ fn convert(gpu: &Gpu, kernel: super::kernels::Kernel, into: u64, from: u64, coun
         };
         let at = |start: u64, bytes: usize| Argument::Address(start + (first * bytes) as u64);
         let (into, from) = (at(into, into_bytes), at(from, from_bytes));
+        let arguments = match kernel == PLACE {
+            true => [into, columns.into(), from, columns.into()],
+            false => [into, from, columns.into(), columns.into()],
+        };
         // SAFETY: both sides have `count` values.
         unsafe {
-            let arguments = [into, columns.into(), from, columns.into()];
             gpu.launch(
                 kernel,
                 Element::Bf16,

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use cudarc::driver::{result, sys};
 
-use super::adam::{Move, adam};
+use super::adam::{Move, Place, adam};
 use super::gpu::{Buffer, Element, Gpu, driver};
 use super::layers::{Values, put};
-use super::nccl::Nccl;
-use super::parameters::Trained;
+use super::nccl::{Nccl, widen};
+use super::parameters::{Master, Trained};
 use crate::{AdamConfig, ModelError};
 
 /// Values that travel together: 256 MB of f32.
@@ -36,10 +36,16 @@ impl Trained {
         };
         self.steps += 1;
         Ok(Some(Move {
-            values: self.values.pointer() + 4 * part.start as u64,
+            values: match &self.master {
+                Master::Own(values) => Place::Own(values.pointer() + 4 * part.start as u64),
+                Master::Copy(rounding) => Place::Copy {
+                    rounding: *rounding,
+                    besides: 0,
+                },
+            },
             moments: moments.each_ref().map(Buffer::pointer),
             gradient,
-            copy: self.copy,
+            copy: Some(self.copy),
             start: part.start,
             count: part.len(),
             steps: self.steps,
@@ -163,11 +169,19 @@ fn step_parts(
     }
     let sums = nccl.scatter_gradients(&terms, width * world, width)?;
     drop(terms);
-    let parts = gpu.elements(width * world, Element::F32)?;
+    // bf16 numbers travel as what they are.
+    let narrow = bucket.iter().all(|trained| matches!(trained.master, Master::Copy(_)));
+    let wire = if narrow { Element::Bf16 } else { Element::F32 };
+    let mut parts = gpu.elements(width * world, wire)?;
+    let own = parts.pointer() + (wire.bytes() * rank * width) as u64;
     place = 0;
     let mut moves = Vec::with_capacity(bucket.len());
     for trained in bucket.iter_mut() {
-        moves.extend(trained.next_move(gpu, sums.pointer() + 4 * place as u64)?);
+        let mut next = trained.next_move(gpu, sums.pointer() + 4 * place as u64)?;
+        if let Some(Place::Copy { besides, .. }) = next.as_mut().map(|next| &mut next.values) {
+            *besides = own + (wire.bytes() * place) as u64;
+        }
+        moves.extend(next);
         place += length(trained);
     }
     // SAFETY: values and copies have the parameters' shapes, moments as many values as the parts, and so has each share of the sums.
@@ -175,16 +189,16 @@ fn step_parts(
     place = 0;
     for trained in bucket.iter() {
         let (part, length) = (trained.part(), length(trained));
-        let own = Rows::flat(parts.pointer(), rank * width + place);
-        copy_rows(
-            gpu,
-            Rows::flat(trained.values.pointer(), part.start),
-            own,
-            [1, part.len()],
-        )?;
+        if let Master::Own(values) = &trained.master {
+            let from = Rows::flat(values.pointer(), part.start);
+            copy_rows(gpu, from, Rows::flat(own, place), [1, part.len()])?;
+        }
         place += length;
     }
-    nccl.all_gather(parts.pointer() + 4 * (rank * width) as u64, parts.pointer(), width)?;
+    nccl.all_gather(own, parts.pointer(), width, wire)?;
+    if narrow {
+        parts = widen(gpu, &parts, width * world)?;
+    }
     place = 0;
     for trained in bucket.iter() {
         let (count, length) = (trained.spec.scalars(), length(trained));
@@ -192,25 +206,20 @@ fn step_parts(
             pointer: parts.pointer() + 4 * place as u64,
             stride: width,
         };
-        spread(
-            gpu,
-            side_by_side,
-            Rows::of(trained.values.pointer(), length),
-            count,
-            length,
-        )?;
-        refresh(gpu, trained)?;
+        let whole;
+        let values = match &trained.master {
+            Master::Own(values) => values,
+            Master::Copy(_) => {
+                whole = gpu.elements(count, Element::F32)?;
+                &whole
+            }
+        };
+        spread(gpu, side_by_side, Rows::of(values.pointer(), length), count, length)?;
+        let (copy, element) = trained.copy;
+        put(gpu, copy, element, &Values::Card(values))?;
         place += length;
     }
     Ok(())
-}
-
-/// Brings a parameter's copy, which the model computes with, to its values.
-fn refresh(gpu: &Gpu, trained: &Trained) -> Result<(), ModelError> {
-    match trained.copy {
-        Some((copy, element)) => put(gpu, copy, element, &Values::Card(&trained.values)),
-        None => Ok(()),
-    }
 }
 
 /// Rows of f32 on the card.

@@ -6,18 +6,28 @@ use std::sync::Arc;
 
 use super::gemm::Scale;
 use super::gpu::{Buffer, Element, Gpu, View};
-use super::layers::{Values, put};
+use super::layers::{Values, put, read};
 use super::nccl::Nccl;
 use super::optimize::{step, step_over, step_part};
+use crate::rounding::{Rounding, to_nearest};
 use crate::trainable::cut_to_parts;
 use crate::weights::ParameterSpec;
 use crate::{AdamConfig, Gradient, ModelError, Moments, Trainable};
 
-/// A parameter that training changes: its values in f32, their gradient and moments, and where its rounded copy stands.
+/// Where a trained parameter's values are.
+#[derive(Debug)]
+pub(super) enum Master {
+    /// In f32 of their own.
+    Own(Buffer),
+    /// In the copy that the model computes with alone, as bf16 numbers.
+    Copy(Rounding),
+}
+
+/// A parameter that training changes: its values, their gradient and moments, and where its rounded copy stands.
 #[derive(Debug)]
 pub(super) struct Trained {
     pub(super) spec: ParameterSpec,
-    pub(super) values: Buffer,
+    pub(super) master: Master,
     pub(super) gradient: Share,
     /// Whether anything was added to the gradient since it was last cleared.
     pub(super) reached: bool,
@@ -27,7 +37,7 @@ pub(super) struct Trained {
     pub(super) kept: Option<Range<usize>>,
     pub(super) steps: u32,
     /// What the model computes with, and its type.
-    pub(super) copy: Option<(View, Element)>,
+    pub(super) copy: (View, Element),
 }
 
 impl Trained {
@@ -111,7 +121,7 @@ impl Parameters {
         name: String,
         shape: &[usize],
         values: Buffer,
-        copy: Option<(View, Element)>,
+        copy: (View, Element),
     ) -> Result<usize, ModelError> {
         let spec = ParameterSpec {
             name,
@@ -121,7 +131,7 @@ impl Parameters {
         self.specs.push(spec.clone());
         self.list.push(Trained {
             spec,
-            values,
+            master: Master::Own(values),
             gradient,
             reached: false,
             moments: None,
@@ -248,19 +258,30 @@ impl Trainable for Parameters {
 
     fn values(&self, index: usize) -> Result<Vec<f32>, ModelError> {
         let trained = &self.list[index];
-        trained.values.read(0, trained.spec.scalars())
+        let (copy, element) = trained.copy;
+        match &trained.master {
+            Master::Own(values) => values.read(0, trained.spec.scalars()),
+            Master::Copy(_) => read(&self.gpu, copy, element),
+        }
     }
 
-    fn set_values(&mut self, index: usize, values: Vec<f32>) -> Result<(), ModelError> {
+    fn set_values(&mut self, index: usize, mut values: Vec<f32>) -> Result<(), ModelError> {
         let trained = &self.list[index];
         let count = trained.spec.scalars();
         if values.len() != count {
             let message = format!("{}: {} values for {count}", trained.spec.name, values.len());
             return Err(ModelError::Input(message));
         }
-        trained.values.write(0, &values)?;
-        if let Some((copy, element)) = trained.copy {
-            put(&self.gpu, copy, element, &Values::Card(&trained.values))?;
+        let (copy, element) = trained.copy;
+        match &trained.master {
+            Master::Own(own) => {
+                own.write(0, &values)?;
+                put(&self.gpu, copy, element, &Values::Card(own))?;
+            }
+            Master::Copy(_) => {
+                to_nearest(&mut values);
+                put(&self.gpu, copy, element, &Values::Host(&values))?;
+            }
         }
         self.changed();
         Ok(())
@@ -332,6 +353,21 @@ impl Trainable for Parameters {
         }
         trained.moments = Some([self.gpu.upload(&first)?, self.gpu.upload(&second)?]);
         trained.steps = steps;
+        Ok(())
+    }
+
+    fn keep_bf16(&mut self, seed: u64) -> Result<(), ModelError> {
+        for (trained, parameter) in self.list.iter_mut().zip(0..) {
+            let (copy, element) = trained.copy;
+            // A copy in bf16 was rounded to nearest when it was made.
+            if let (Master::Own(own), Element::F32) = (&trained.master, element) {
+                let mut values: Vec<f32> = own.read(0, trained.spec.scalars())?;
+                to_nearest(&mut values);
+                put(&self.gpu, copy, element, &Values::Host(&values))?;
+            }
+            trained.master = Master::Copy(Rounding { seed, parameter });
+        }
+        self.changed();
         Ok(())
     }
 

@@ -31,6 +31,8 @@ static uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+static unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+static unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
 static float __int_as_float(int x) { return std::bit_cast<float>(x); }
 static unsigned short rounded(float x) {
     const unsigned bits = std::bit_cast<unsigned>(x);
@@ -190,7 +192,7 @@ static void optimizer() {
             const bool gaps = s.rows > 1 && s.stride != s.columns;
             void* copy = s.kind == 1 ? (void*)p.wide.at() : s.kind == 2 ? (void*)p.narrow.at() : nullptr;
             moves.push_back({p.values.at(s.start), p.first.at(), p.second.at(), p.gradient.at(), copy, s.start, s.count,
-                             gaps ? (u32)s.columns : 0, gaps ? (u32)s.stride : 0, blocks, (u32)s.kind, rate / s.steps, 0.1f * s.steps});
+                             gaps ? (u32)s.columns : 0, gaps ? (u32)s.stride : 0, blocks, (u32)s.kind, rate / s.steps, 0.1f * s.steps, 0, 0, 0, 0});
             blocks += (s.count + chunk - 1) / chunk;
         }
         std::vector<std::array<Wide, 5>> expected;
@@ -221,6 +223,58 @@ static void optimizer() {
             for (int k = 0; k < 5; ++k) compare(name + whats[k], found[k], expected[i][k], k == 4 ? 4e-3 : EXACT);
         }
     }
+}
+
+// Adam of a parameter whose values are bf16 numbers in its copy alone: each becomes one of the neighbours of what the step makes of it, and
+// on average that itself; in parts that begin anywhere it becomes the same.
+template <typename S> static void bf16_numbers(u32 kind, size_t rows, size_t columns, size_t stride) {
+    const int chunk = 64;
+    const float beta1 = 0.9f, beta2 = 0.99f, eps = 1e-6f, rate = 1e-3f, root2 = 0.3f, shrink = 0.999f;
+    const size_t count = rows * columns;
+    Numbers<S> start = Numbers<S>::drawn(rows * stride);
+    for (S& value : start.values) value = store<S>(load(store<bf16>(load(value))));
+    Numbers<float> gradient = Numbers<float>::drawn(count), first = Numbers<float>::drawn(count, 0.3), second = Numbers<float>::drawn(count, 0.3);
+    for (float& value : second.values) value = std::fabs(value);
+    std::vector<Wide> found;
+    for (const std::vector<size_t>& cuts : {std::vector<size_t>{0, count}, std::vector<size_t>{0, 5, 8, count / 2 + 1, count}}) {
+        Numbers<S> copy = start;
+        Numbers<float> m = first, v = second;
+        Numbers<bf16> besides(count);
+        std::vector<adam::Move> moves;
+        unsigned blocks = 0;
+        for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+            const size_t at = cuts[i], length = cuts[i + 1] - at;
+            const bool gaps = stride != columns;
+            moves.push_back({(float*)besides.at(at), m.at(at), v.at(at), gradient.at(at), copy.at(), at, length, gaps ? (u32)columns : 0,
+                             gaps ? (u32)stride : 0, blocks, kind, rate, root2, 77, 88, 4, 9});
+            blocks += (length + chunk - 1) / chunk;
+        }
+        launch({blocks, 1, 1}, 32, [&] { adam::adam(moves.data(), moves.size(), chunk, 1.0f, beta1, beta2, eps, shrink, 0.0f); });
+        found.push_back(copy.wide());
+        found.push_back(besides.wide());
+    }
+    const std::string name = "Adam, bf16 numbers, " + std::to_string(rows) + " × " + std::to_string(columns) + ", kind " + std::to_string(kind);
+    compare(name + ": in parts", found[2], found[0], 0.0);
+    compare(name + ": in parts, side by side", found[3], found[1], 0.0);
+    Wide own = found[1], still = start.wide(), bits, off;
+    const Wide x = start.wide(), g = gradient.wide(), m = first.wide(), v = second.wide();
+    double mean = 0.0;
+    for (size_t i = 0; i < count; ++i) {
+        const size_t place = i / columns * stride + i % columns;
+        const double m1 = m[i] * beta1 + g[i] * (1.0 - beta1), v1 = v[i] * beta2 + g[i] * g[i] * (1.0 - beta2);
+        const double y = x[place] * shrink - m1 / (std::sqrt(v1) / root2 + eps) * rate;
+        const double unit = std::ldexp(1.0, std::ilogb(y) - 7), apart = (found[0][place] - y) / unit;
+        own[i] = still[place] = found[0][place];
+        bits.push_back(load(store<bf16>((float)found[0][place])));
+        off.push_back(std::fabs(apart) < 1.001 ? 0.0 : apart);
+        mean += apart * (y < 0 ? -1.0 : 1.0) / count;
+    }
+    compare(name + ": side by side", found[1], own, 0.0);
+    compare(name + ": between rows", found[0], still, 0.0);
+    compare(name + ": are bf16 numbers", own, bits, 0.0);
+    compare(name + ": are neighbours", off, Wide(count), 0.0);
+    // Five standard deviations of the mean of what is half a unit off at most, as a root of a mean square.
+    compare(name + ": mean", {1.0 + mean / 2.5 * std::sqrt(count)}, {1.0}, 1.0);
 }
 
 static void sums(int count, int width, int pitch, int planes, int fresh) {
@@ -315,6 +369,10 @@ static void norms(int rows, int width, int blocks, bool with) {
 int main() {
     std::printf("T of %zu bytes\n", sizeof(T));
     optimizer();
+    bf16_numbers<float>(5, 40, 64, 64);
+    bf16_numbers<float>(5, 40, 51, 51);
+    bf16_numbers<bf16>(6, 40, 64, 72);
+    bf16_numbers<bf16>(6, 40, 51, 64);
     sums(301, 51, 51, 3, 0b100);
     sums(5, 64, 192, 3, 0b010);
     sums(660, 40, 40, 1, 0b001);

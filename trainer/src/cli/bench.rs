@@ -75,6 +75,9 @@ pub struct BenchArgs {
     /// With --small-updates and --device cuda: what the model computes in; processors compute in f32.
     #[arg(long, value_enum, default_value_t = Precision::Bf16, requires = "small_updates")]
     pub(super) precision: Precision,
+    /// With --small-updates: what the adapter is kept in between steps; bf16 is rounded stochastically, under seed 0.
+    #[arg(long, value_enum, default_value_t = Precision::F32, requires = "small_updates")]
+    pub(super) master_weights: Precision,
     /// Timed runs, after one to warm up; rates are of the median.
     #[arg(long, default_value_t = 5)]
     runs: usize,

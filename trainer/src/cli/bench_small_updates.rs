@@ -24,10 +24,14 @@ pub(super) fn run(arguments: &BenchArgs, folder: &Path) -> anyhow::Result<()> {
     };
     let rollouts = read_sloped_rollouts(&folder.join("rollouts.jsonl"))?;
     let (mut lm, precision) = open(folder, arguments.device, arguments.precision)?;
+    if arguments.master_weights == Precision::Bf16 {
+        lm.trainable().keep_bf16(0)?;
+    }
     let after = small_updates(lm.as_mut(), &rollouts, &adam, &counts)?;
     let line = json!({
         "device": arguments.device.to_string(),
         "precision": precision,
+        "master_weights": arguments.master_weights,
         "lr": adam.lr,
         "after": after,
     });

@@ -84,7 +84,7 @@ pub(super) struct RunArgs {
     /// Where models compute: cpu, cuda, cuda:N, wgpu or wgpu:N; without a number each process of a host takes a GPU of its own [default: cpu]
     #[arg(long)]
     device: Option<Device>,
-    /// What the language model computes in on an NVIDIA GPU; sums and what is trained are f32 either way [default: bf16, with wgpu f32]
+    /// What the language model computes in on an NVIDIA GPU; sums are f32 either way [default: bf16, with wgpu f32]
     #[arg(long)]
     precision: Option<Precision>,
     /// What the embedder reads: generated profiles, or none for the raw history (a baseline) [default: generated]
@@ -265,6 +265,9 @@ pub(super) struct OptimizerArgs {
     /// Weight decay of both models [default: 0.01; llama: 1e-6]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
+    /// What trained parameters of both models are kept in; bf16 is rounded stochastically, and saves a GPU's memory [default: f32]
+    #[arg(long)]
+    master_weights: Option<Precision>,
 }
 
 /// The reinforcement phase.

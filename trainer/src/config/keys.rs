@@ -95,6 +95,10 @@ pub const KEYS: &[FlagKey] = &[
         "weight-decay",
         &["lm.optimizer.weight_decay", "embedder.optimizer.weight_decay"],
     ),
+    sets(
+        "master-weights",
+        &["lm.optimizer.master_weights", "embedder.optimizer.master_weights"],
+    ),
 ];
 
 /// The keys that a flag sets; the flag without leading dashes, dashes or underscores.

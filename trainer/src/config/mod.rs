@@ -70,7 +70,8 @@ pub struct RunConfig {
     /// Where models compute; default `cpu`.
     pub device: Device,
     /// What the language model computes in on a GPU of NVIDIA's; default `bf16`, with the device `wgpu` `f32`, which is all there is
-    /// there. Sums, trained parameters and the optimizer are f32 either way, and so is everything on the processor.
+    /// there. Sums and the optimizer are f32 either way, and so is everything on the processor; trained parameters are what
+    /// `master_weights` says.
     pub precision: Precision,
     /// What the embedder reads about a user; default `generated`. With `none` the language model is not used.
     pub profiles: Profiles,
@@ -245,6 +246,9 @@ pub struct OptimizerConfig {
     pub eps: f64,
     /// Share of a weight that a step at rate 1 takes away (decoupled in `adamw`); default 0.01.
     pub weight_decay: f64,
+    /// What trained parameters are kept in between steps; default `f32`. With `bf16` a step's results are rounded at random
+    /// (stochastically) to bf16 numbers, and on an NVIDIA GPU take no memory beside the weights that the model computes with.
+    pub master_weights: Precision,
 }
 
 impl TrainConfig {

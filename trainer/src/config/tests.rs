@@ -66,6 +66,7 @@ fn the_gemma_preset_is_the_published_setting() {
         betas: [0.9, 0.999],
         eps: 1e-6,
         weight_decay: 0.01,
+        master_weights: Precision::F32,
     };
     assert_eq!(
         (&config.lm.optimizer, &config.embedder.optimizer),
@@ -117,6 +118,7 @@ fn the_llama_preset_is_the_published_setting() {
         betas: [0.9, 0.95],
         eps: 1e-6,
         weight_decay: 1e-6,
+        master_weights: Precision::F32,
     };
     assert_eq!(
         (&config.lm.optimizer, &config.embedder.optimizer),

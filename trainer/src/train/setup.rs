@@ -270,7 +270,8 @@ fn load_lm(
         part: trained_part(&config.lm.trainable),
         seed: config.run.seed,
     };
-    let (model, tokenizer) = open_language_model(&folder, &options, own, config.run.precision)?;
+    let (mut model, tokenizer) = open_language_model(&folder, &options, own, config.run.precision)?;
+    keep_masters(&config.lm.optimizer, config.run.seed, model.trainable())?;
     Ok(LmState {
         model,
         tokenizer,
@@ -374,7 +375,8 @@ fn load_embedder(
         pooling: config.embedder.pooling.map(pooling),
         train: true,
     };
-    let (model, tokenizer) = open_any_encoder(&folder, &options, own, config.run.precision)?;
+    let (mut model, tokenizer) = open_any_encoder(&folder, &options, own, config.run.precision)?;
+    keep_masters(&config.embedder.optimizer, config.run.seed, model.trainable())?;
     let batch = config.embedder.per_device_train_batch_size;
     Ok(EmbedderState {
         model,
@@ -453,6 +455,14 @@ fn optimizer(config: &OptimizerConfig) -> AdamConfig {
         eps: config.eps,
         weight_decay: config.weight_decay,
         decoupled: config.algorithm == OptimizerAlgorithm::Adamw,
+    }
+}
+
+/// Keeps the parameters that are trained in what they are to be kept in. All ranks round alike: the seed is the run's.
+fn keep_masters(config: &OptimizerConfig, seed: u64, model: &mut dyn models::Trainable) -> Result<(), TrainError> {
+    match config.master_weights {
+        Precision::F32 => Ok(()),
+        Precision::Bf16 => Ok(model.keep_bf16(seed)?),
     }
 }
 

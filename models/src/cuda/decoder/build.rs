@@ -177,13 +177,13 @@ impl CudaDecoder {
                     }
                 };
                 stack.put(&gpu, stack.a(index), &Values::Card(&values))?;
-                let copy = Some((stack.a(index), element));
+                let copy = (stack.a(index), element);
                 let a = self
                     .parameters
                     .add(format!("{name}.lora_A.weight"), &[rank, inputs], values, copy)?;
                 let zeros = gpu.zeros(outputs * rank, Element::F32)?;
                 put(&gpu, stack.b(index), element, &Values::Card(&zeros))?;
-                let copy = Some((stack.b(index), element));
+                let copy = (stack.b(index), element);
                 let b = self
                     .parameters
                     .add(format!("{name}.lora_B.weight"), &[outputs, rank], zeros, copy)?;
@@ -344,7 +344,7 @@ impl Builder<'_> {
         (at, element): (View, Element),
     ) -> Result<usize, ModelError> {
         let values = self.values(&name, shape)?;
-        parameters.add(name, shape, values, Some((at, element)))
+        parameters.add(name, shape, values, (at, element))
     }
 
     fn train_stack(&self, parameters: &mut Parameters, stack: &mut Stack) -> Result<(), ModelError> {

@@ -189,7 +189,7 @@ impl Builder<'_> {
         if !self.train {
             return Ok(None);
         }
-        self.parameters.add(name, shape, values, Some((at, element))).map(Some)
+        self.parameters.add(name, shape, values, (at, element)).map(Some)
     }
 
     fn random(&self, name: &str, shape: &[usize], seed: u32) -> Result<Buffer, ModelError> {

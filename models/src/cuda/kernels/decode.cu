@@ -177,19 +177,6 @@ extern "C" __global__ void attend_join(T* out, int stride, const float* partial,
     }
 }
 
-// Philox4x32-10 (Salmon et al., 2011).
-__device__ __forceinline__ uint4 philox(uint4 c, u32 k0, u32 k1) {
-#pragma unroll
-    for (int round = 0; round < 10; ++round) {
-        const u32 high0 = __umulhi(0xD2511F53u, c.x), low0 = 0xD2511F53u * c.x;
-        const u32 high1 = __umulhi(0xCD9E8D57u, c.z), low1 = 0xCD9E8D57u * c.z;
-        c = make_uint4(high1 ^ c.y ^ k0, low1, high0 ^ c.w ^ k1, low0);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return c;
-}
-
 // −ln(1 − w), as the sampler on the processor computes it.
 __device__ __forceinline__ float exponential(u32 word) {
     const float w = ((float)word + 0.5f) * (1.0f / 4294967296.0f);

@@ -86,6 +86,19 @@ __device__ __forceinline__ float block_max(float x) {
     return warp_max(lane < warps ? parts[lane] : __int_as_float(0xff800000));
 }
 
+// Philox4x32-10 (Salmon et al., 2011).
+__device__ __forceinline__ uint4 philox(uint4 c, u32 k0, u32 k1) {
+#pragma unroll
+    for (int round = 0; round < 10; ++round) {
+        const u32 high0 = __umulhi(0xD2511F53u, c.x), low0 = 0xD2511F53u * c.x;
+        const u32 high1 = __umulhi(0xCD9E8D57u, c.z), low1 = 0xCD9E8D57u * c.z;
+        c = make_uint4(high1 ^ c.y ^ k0, low1, high0 ^ c.w ^ k1, low0);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return c;
+}
+
 // The MLP's non-linearity (0 SiLU, 1 GELU, 2 its tanh form) and its derivative.
 __device__ __forceinline__ float activation(float x, int kind, float* slope) {
     if (kind == 0) {

@@ -144,10 +144,10 @@ extern "C" __global__ void place(T* out, int stride, const float* values, int co
     if (i < columns) out[(u64)blockIdx.y * stride + i] = store<T>(values[(u64)blockIdx.y * columns + i]);
 }
 
-// Puts values [rows, columns] of T at `out` as f32. Grid: (columns / 256, rows).
-extern "C" __global__ void widen(float* out, int stride, const T* values, int columns) {
+// Puts values [rows, columns] of T at `out` as f32, side by side. Grid: (columns / 256, rows).
+extern "C" __global__ void widen(float* out, const T* values, int stride, int columns) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < columns) out[(u64)blockIdx.y * stride + i] = load(values[(u64)blockIdx.y * columns + i]);
+    if (i < columns) out[(u64)blockIdx.y * columns + i] = load(values[(u64)blockIdx.y * stride + i]);
 }
 
 // out = weight + added, rounded once. Grid: (columns / 256, rows).

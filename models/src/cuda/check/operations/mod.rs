@@ -2,6 +2,7 @@
 
 mod attention;
 mod contrast;
+mod masters;
 mod optimizer;
 mod products;
 mod rows;
@@ -15,6 +16,7 @@ use crate::cuda::gpu::{Buffer, Element, Gpu};
 use crate::cuda::kernels::Kernel;
 use crate::cuda::launch::Argument;
 use crate::random::uniform_values;
+use crate::rounding::to_nearest;
 
 /// Compares all of them.
 pub(super) fn check(gpu: &Gpu, seed: u64, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
@@ -29,6 +31,7 @@ pub(super) fn check(gpu: &Gpu, seed: u64, report: &mut dyn FnMut(Check)) -> Resu
         products::check(&mut bench)?;
         rows::check(&mut bench)?;
         optimizer::check(&mut bench)?;
+        masters::check(&mut bench)?;
         texts::check(&mut bench)?;
         contrast::check(&mut bench)?;
         attention::check(&mut bench)?;
@@ -73,15 +76,21 @@ impl Bench<'_> {
     fn given_as(&mut self, count: usize, bound: f32, element: Element) -> Result<Given, ModelError> {
         self.stream += 1;
         let mut values = uniform_values(self.seed, self.stream, count, bound);
-        let card = match element {
-            Element::F32 => self.gpu.upload(&values)?,
+        if element == Element::Bf16 {
+            to_nearest(&mut values);
+        }
+        let card = self.upload(&values, element)?;
+        Ok(Given { values, card })
+    }
+
+    fn upload(&self, values: &[f32], element: Element) -> Result<Buffer, ModelError> {
+        match element {
+            Element::F32 => self.gpu.upload(values),
             _ => {
                 let narrow: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
-                values = narrow.iter().map(|value| value.to_f32()).collect();
-                self.gpu.upload(&narrow)?
+                self.gpu.upload(&narrow)
             }
-        };
-        Ok(Given { values, card })
+        }
     }
 
     /// Room for what comes out, full of what must be overwritten.

@@ -1,26 +1,43 @@
 //! Adam over several parts at once.
 
 use super::{Bench, Given};
-use crate::cuda::adam::{Move, adam};
+use crate::cuda::adam::{Move, Place, adam};
 use crate::cuda::gpu::{Buffer, Element, View};
 use crate::{AdamConfig, ModelError};
 
 /// A part of a parameter of `rows` × `columns`, of which a copy has rows `stride` apart.
-struct Shape {
-    name: &'static str,
-    rows: usize,
-    columns: usize,
-    stride: usize,
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) stride: usize,
     /// First value of the part, and their number.
-    start: usize,
-    count: usize,
-    steps: u32,
-    copied: bool,
+    pub(super) start: usize,
+    pub(super) count: usize,
+    pub(super) steps: u32,
+    pub(super) copied: bool,
+}
+
+impl Shape {
+    /// The parameter's copy, from this address on.
+    pub(super) fn copy(&self, pointer: u64) -> View {
+        View {
+            pointer,
+            rows: self.rows,
+            columns: self.columns,
+            stride: self.stride,
+        }
+    }
+
+    /// Where a value of the parameter stands in its copy.
+    pub(super) fn place(&self, value: usize) -> usize {
+        value / self.columns * self.stride + value % self.columns
+    }
 }
 
 /// Blocks of their own and blocks that are not full; four values at once, one at once and the rest of fours; copies with and
 /// without gaps.
-const SHAPES: [Shape; 6] = [
+pub(super) const SHAPES: [Shape; 6] = [
     Shape {
         name: "one value",
         rows: 1,
@@ -83,6 +100,40 @@ const SHAPES: [Shape; 6] = [
     },
 ];
 
+/// What a step makes of a value x, its gradient and its moments: the value and the moments.
+pub(super) fn stepped(config: &AdamConfig, factor: f64, steps: u32, [x, g, m, v]: [f64; 4]) -> [f64; 3] {
+    let (beta1, beta2) = config.betas;
+    let correction = |beta: f64| 1.0 - beta.powi(steps as i32);
+    let (shrink, decay) = match config.decoupled {
+        true => (1.0 - config.lr * config.weight_decay, 0.0),
+        false => (1.0, config.weight_decay),
+    };
+    let g = g * factor + decay * x;
+    let first = m * beta1 + g * (1.0 - beta1);
+    let second = v * beta2 + g * g * (1.0 - beta2);
+    let (m, v) = (first / correction(beta1), second / correction(beta2));
+    [x * shrink - m / (v.sqrt() + config.eps) * config.lr, first, second]
+}
+
+/// Second moments, which are not negative.
+pub(super) fn second_moments(bench: &mut Bench<'_>, count: usize) -> Result<Given, ModelError> {
+    let mut second = bench.given_as(count, 0.3, Element::F32)?;
+    second.values.iter_mut().for_each(|value| *value = value.abs());
+    second.card.write(0, &second.values)?;
+    Ok(second)
+}
+
+/// The settings that are tried.
+pub(super) fn settings() -> [AdamConfig; 2] {
+    [true, false].map(|decoupled| AdamConfig {
+        lr: 3e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.02,
+        decoupled,
+    })
+}
+
 /// What a part is made of.
 struct Part<'a> {
     shape: &'a Shape,
@@ -94,14 +145,7 @@ struct Part<'a> {
 }
 
 pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
-    for decoupled in [true, false] {
-        let config = AdamConfig {
-            lr: 3e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.02,
-            decoupled,
-        };
+    for config in settings() {
         let mut parts = Vec::new();
         for shape in &SHAPES {
             parts.push(Part::new(bench, shape)?);
@@ -121,10 +165,7 @@ impl<'a> Part<'a> {
         let mut given = |count, bound| bench.given_as(count, bound, Element::F32);
         let values = given(shape.rows * shape.columns, 1.0)?;
         let (gradient, first) = (given(shape.count, 1.0)?, given(shape.count, 0.3)?);
-        let mut second = given(shape.count, 0.3)?;
-        // Second moments are not negative.
-        second.values.iter_mut().for_each(|value| *value = value.abs());
-        second.card.write(0, &second.values)?;
+        let second = second_moments(bench, shape.count)?;
         let copy = bench.gpu.zeros(shape.rows * shape.stride, bench.element)?;
         Ok(Self {
             shape,
@@ -138,14 +179,9 @@ impl<'a> Part<'a> {
 
     fn next_move(&self, element: Element) -> Move {
         let shape = self.shape;
-        let copy = View {
-            pointer: self.copy.pointer(),
-            rows: shape.rows,
-            columns: shape.columns,
-            stride: shape.stride,
-        };
+        let copy = shape.copy(self.copy.pointer());
         Move {
-            values: self.values.card.pointer() + 4 * shape.start as u64,
+            values: Place::Own(self.values.card.pointer() + 4 * shape.start as u64),
             moments: [self.first.card.pointer(), self.second.card.pointer()],
             gradient: self.gradient.card.pointer(),
             copy: shape.copied.then_some((copy, element)),
@@ -157,25 +193,15 @@ impl<'a> Part<'a> {
 
     fn compare(&self, bench: &mut Bench<'_>, config: &AdamConfig, factor: f64) -> Result<(), ModelError> {
         let shape = self.shape;
-        let (beta1, beta2) = config.betas;
-        let correction = |beta: f64| 1.0 - beta.powi(shape.steps as i32);
-        let (shrink, decay) = match config.decoupled {
-            true => (1.0 - config.lr * config.weight_decay, 0.0),
-            false => (1.0, config.weight_decay),
-        };
         let mut values = self.values.wide();
         let mut copy = vec![0.0; shape.rows * shape.stride];
         let (mut first, mut second) = (self.first.wide(), self.second.wide());
         for (at, g) in self.gradient.wide().into_iter().enumerate() {
             let place = shape.start + at;
-            let x = values[place];
-            let g = g * factor + decay * x;
-            first[at] = first[at] * beta1 + g * (1.0 - beta1);
-            second[at] = second[at] * beta2 + g * g * (1.0 - beta2);
-            let (m, v) = (first[at] / correction(beta1), second[at] / correction(beta2));
-            values[place] = x * shrink - m / (v.sqrt() + config.eps) * config.lr;
+            let before = [values[place], g, first[at], second[at]];
+            [values[place], first[at], second[at]] = stepped(config, factor, shape.steps, before);
             if shape.copied {
-                copy[place / shape.columns * shape.stride + place % shape.columns] = values[place];
+                copy[shape.place(place)] = values[place];
             }
         }
         let kind = if config.decoupled { "AdamW" } else { "Adam" };
