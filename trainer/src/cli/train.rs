@@ -84,7 +84,7 @@ pub(super) struct RunArgs {
     /// Where models compute: cpu, cuda, cuda:N, wgpu or wgpu:N; without a number each process of a host takes a GPU of its own [default: cpu]
     #[arg(long)]
     device: Option<Device>,
-    /// What the language model computes in on an NVIDIA GPU; sums are f32 either way [default: bf16, with wgpu f32]
+    /// What the language model computes in on an NVIDIA GPU; f32 is there to compare with the processor; sums are f32 either way [default: bf16, with wgpu f32]
     #[arg(long)]
     precision: Option<Precision>,
     /// What the embedder reads: generated profiles, or none for the raw history (a baseline) [default: generated]

@@ -181,13 +181,13 @@ impl Recompute {
     }
 }
 
-/// What models compute in.
+/// What models compute in, what trained parameters are kept in, what gradients travel in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// bfloat16, on tensor cores.
+    /// bfloat16.
     Bf16,
-    /// Single precision, to compare with the processor.
+    /// Single precision.
     F32,
 }
 

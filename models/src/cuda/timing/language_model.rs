@@ -304,7 +304,7 @@ fn together(
 }
 
 /// An optimizer step by itself: of this card alone, and over NCCL with one rank, which has all the copies of several and none of
-/// what they send.
+/// what they send; last with parameters that are bf16 numbers.
 fn steps(
     gpu: &Gpu,
     decoder: &mut CudaDecoder,
@@ -325,9 +325,17 @@ fn steps(
         Ok(id) => Some(Nccl::join(gpu, id, [0, 1], Element::F32, Box::new(|| false))?),
         Err(_) => None,
     };
-    for how in ["alone", "over NCCL, one rank", "over NCCL, one rank, in parts"] {
+    for how in [
+        "alone",
+        "over NCCL, one rank",
+        "over NCCL, one rank, in parts",
+        "over NCCL, one rank, in parts, bf16 masters",
+    ] {
         if how.ends_with("parts") {
             decoder.parameters.keep_parts(&all)?;
+        }
+        if how.ends_with("masters") {
+            decoder.parameters.keep_bf16(1)?;
         }
         let mut times = Vec::new();
         for _ in 0..4 {

@@ -10,7 +10,7 @@ use crate::{AdamConfig, ModelError};
 const FACTOR: f64 = 0.5;
 
 /// How many values may have a draw that f32 does not decide, as a share of all.
-const OPEN: f64 = 0.02;
+const OPEN: f64 = 0.005;
 
 pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), ModelError> {
     for config in settings() {
