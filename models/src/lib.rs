@@ -19,6 +19,8 @@ mod optimizer;
 mod packed;
 mod plan;
 mod random;
+#[cfg(any(test, feature = "engine", feature = "wgpu"))]
+mod reference;
 mod rounding;
 mod sample;
 pub mod text;

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::optimizer::{AdamConfig, Moments, TensorMoments, update};
 use crate::rounding::{Rounding, to_nearest};
 use crate::trainable::{Gradient, Pass, Trainable, cut_to_parts};
-use crate::weights::{ParameterId, ParameterSpec, Weights, matrix, tensor_to_vec};
+use crate::weights::{ParameterId, ParameterSpec, Weights, tensor_to_vec};
 use crate::{Kept, ModelError};
 
 /// Parameters of which training changes some.
@@ -57,6 +57,12 @@ impl Tuned {
         self.changed();
     }
 
+    /// The same parameters in f64, in which gradients, moments and steps are from then on; those so far are forgotten.
+    #[cfg(any(test, feature = "engine", feature = "wgpu"))]
+    pub(crate) fn into_f64(self) -> Self {
+        Self::new(self.weights.into_f64(), self.ids)
+    }
+
     pub(crate) fn weights(&self) -> &Weights {
         &self.weights
     }
@@ -99,7 +105,8 @@ impl Tuned {
         if self.ids.is_empty() {
             return Ok(());
         }
-        let slopes = Tensor::from_data(TensorData::new(slopes.to_vec(), shape), &outputs.device().inner());
+        let place = (&outputs.device().inner(), outputs.dtype());
+        let slopes = Tensor::from_data(TensorData::new(slopes.to_vec(), shape), place);
         // The gradient of this sum in an output is the output's slope; in the parameters, by the chain rule, what is wanted.
         let mut gradients = (outputs * slopes).sum().backward();
         for (sum, &id) in self.sums.iter_mut().zip(&self.ids) {
@@ -113,6 +120,12 @@ impl Tuned {
         Ok(())
     }
 
+    /// Replaces the value of a trained parameter.
+    pub(crate) fn put(&mut self, index: usize, value: Tensor<2>) {
+        self.weights.set(self.ids[index], value);
+        self.changed();
+    }
+
     fn changed(&mut self) {
         self.leaves = None;
         self.version += 1;
@@ -121,9 +134,8 @@ impl Tuned {
     /// A trained parameter's values as a tensor.
     fn tensor(&self, index: usize, values: Vec<f32>) -> Result<Tensor<2>, ModelError> {
         let spec = &self.specs[index];
-        let [rows, columns] = spec.dims();
-        check_length(&spec.name, values.len(), rows * columns)?;
-        Ok(matrix(values, rows, columns, &self.device(index)))
+        check_length(&spec.name, values.len(), spec.scalars())?;
+        Ok(self.beside(index, values, spec.dims()))
     }
 
     /// Moments of the part that is kept as tensors: of the parameter's shape where that is all of it, else one row.
@@ -133,11 +145,13 @@ impl Tuned {
         }
         let length = self.part(index).len();
         check_length(&self.specs[index].name, values.len(), length)?;
-        Ok(matrix(values, 1, length, &self.device(index)))
+        Ok(self.beside(index, values, [1, length]))
     }
 
-    fn device(&self, index: usize) -> Device {
-        self.weights.get(self.ids[index]).device()
+    /// `[rows, columns]` from row-major data, on the device of a trained parameter and of its type.
+    fn beside(&self, index: usize, data: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+        let parameter = self.weights.get(self.ids[index]);
+        Tensor::from_data(TensorData::new(data, shape), (&parameter.device(), parameter.dtype()))
     }
 
     /// What the parameter's last step made of its values from number `start` on, as it is kept.
@@ -149,7 +163,7 @@ impl Tuned {
         let parameter = index as u32;
         let mut values = tensor_to_vec(value)?;
         Rounding { seed, parameter }.round(moments.steps, start, &mut values);
-        Ok(matrix(values, rows, columns, &self.device(index)))
+        Ok(self.beside(index, values, [rows, columns]))
     }
 }
 
@@ -181,8 +195,7 @@ impl Trainable for Tuned {
             to_nearest(&mut values);
         }
         let values = self.tensor(index, values)?;
-        self.weights.set(self.ids[index], values);
-        self.changed();
+        self.put(index, values);
         Ok(())
     }
 
@@ -293,7 +306,7 @@ impl Trainable for Tuned {
         }
         self.changed();
         let [rows, columns] = self.specs[index].dims();
-        let gradient = matrix(gradient, 1, part.len(), &self.device(index));
+        let gradient = self.beside(index, gradient, [1, part.len()]);
         let gradient = if scale == 1.0 {
             gradient
         } else {
@@ -348,11 +361,41 @@ impl TensorSum {
     }
 }
 
+/// What a pass over a model of this kind gave.
+#[cfg(test)]
+pub(crate) fn outputs<const D: usize>(pass: &Pass) -> Tensor<D> {
+    let forward = pass.0.get::<Forward<D>>();
+    forward.map_or_else(|error| panic!("{error}"), |forward| forward.outputs.clone())
+}
+
+#[cfg(test)]
+impl Tuned {
+    /// The sum of a parameter's gradients.
+    pub(crate) fn sum(&self, index: usize) -> Option<Tensor<2>> {
+        self.sums[index].as_ref().map(|sum| sum.value.clone())
+    }
+
+    /// Every tensor that there is: parameters, leaves, gradients and moments.
+    pub(crate) fn tensors(&self) -> Vec<Tensor<2>> {
+        let all = |weights: &Weights| weights.ids().map(|id| weights.get(id)).collect::<Vec<_>>();
+        let sums = self.sums.iter().flatten();
+        let moments = self.moments.iter().flatten();
+        let sums = sums
+            .flat_map(|sum| [Some(sum.value.clone()), sum.rest.clone()])
+            .flatten();
+        let moments = moments.flat_map(|moments| [moments.first.clone(), moments.second.clone()]);
+        let weights = all(&self.weights).into_iter().chain(self.leaves.iter().flat_map(all));
+        weights.chain(sums).chain(moments).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::Device;
+    use crate::weights::matrix;
 
     #[test]
     fn a_sum_of_gradients_does_not_depend_on_the_order_of_its_terms() {

@@ -1,6 +1,6 @@
 //! The named parameters of a model, apart from what is computed with them.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::ModelError;
 use crate::files::NamedTensor;
@@ -74,6 +74,20 @@ impl Weights {
             self.specs[id.0].name
         );
         self.tensors[id.0] = tensor;
+    }
+
+    /// The same in f64.
+    #[cfg(any(test, feature = "engine", feature = "wgpu"))]
+    pub(crate) fn into_f64(mut self) -> Self {
+        for tensor in &mut self.tensors {
+            *tensor = tensor.clone().cast(DType::F64);
+        }
+        self
+    }
+
+    /// Whether values are f64.
+    pub(crate) fn is_f64(&self) -> bool {
+        self.tensors.iter().any(|tensor| tensor.dtype() == DType::F64)
     }
 
     /// Name and file shape.

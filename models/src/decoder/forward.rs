@@ -29,8 +29,9 @@ impl Decoder {
         if range.is_empty() || batch.is_empty() {
             return hidden;
         }
-        let rotary = RotaryTable::new(&self.plan.rope, self.plan.head_dim, &batch.positions, &self.device);
-        let attention = AttentionLayout::new(&batch.rows, &self.device);
+        let place = (&self.device, hidden.dtype());
+        let rotary = RotaryTable::new(&self.plan.rope, self.plan.head_dim, &batch.positions, place);
+        let attention = AttentionLayout::new(&batch.rows, place);
         let scale = self.attention_scale();
         self.parameters.layers[range].iter().fold(hidden, |hidden, layer| {
             self.block(view, layer, hidden, &rotary, |q, k, v| {

@@ -100,6 +100,18 @@ impl View<'_> {
 }
 
 impl Decoder {
+    /// The same model in f64: what it scores, its gradients and its steps are f64 from then on, until they are read. It draws as
+    /// before, by the host's engine in f32. What devices compute is compared with it.
+    #[cfg(any(test, feature = "engine", feature = "wgpu"))]
+    pub(crate) fn into_f64(mut self) -> Self {
+        self.tuned = self.tuned.into_f64();
+        for tensor in self.loaded.values_mut() {
+            *tensor = tensor.clone().cast(burn::tensor::DType::F64);
+        }
+        self.engine = None;
+        self
+    }
+
     /// The model's description.
     pub fn plan(&self) -> &DecoderPlan {
         &self.plan

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::load::{Affine, EncoderLayer};
 use super::{Bert, Pooling};
 use crate::ops::{AttentionLayout, RowShape, activate, layer_norm};
-use crate::weights::{Weights, matrix};
+use crate::weights::Weights;
 
 pub(super) use crate::decoder::select_rows;
 
@@ -19,7 +19,7 @@ impl Bert {
         let places = select_rows(weights.get(parameters.positions), &positions, &self.device);
         let segment = weights.get(parameters.segments).narrow(0, 0, 1);
         let rows: Vec<RowShape> = texts.iter().map(|text| RowShape::Full(text.len())).collect();
-        let attention = AttentionLayout::new(&rows, &self.device);
+        let attention = AttentionLayout::new(&rows, (&self.device, words.dtype()));
         let hidden = self.norm(weights, words + segment + places, parameters.norm);
         parameters
             .layers
@@ -69,9 +69,10 @@ impl Bert {
                 let mut shares = vec![0.0; texts.len() * tokens];
                 for (row, (start, text)) in starts.zip(texts).enumerate() {
                     let first = row * tokens + start;
-                    shares[first..first + text.len()].fill(1.0 / text.len() as f32);
+                    shares[first..first + text.len()].fill(1.0 / text.len() as f64);
                 }
-                matrix(shares, texts.len(), tokens, &self.device).matmul(hidden)
+                let data = TensorData::new(shares, [texts.len(), tokens]);
+                Tensor::<2>::from_data(data, (&self.device, hidden.dtype())).matmul(hidden)
             }
         }
     }

@@ -107,7 +107,7 @@ pub(crate) fn check_pairs(texts: &[&[u32]]) -> Result<(), ModelError> {
 pub struct Bert {
     plan: EncoderPlan,
     parameters: EncoderParameters,
-    tuned: Tuned,
+    pub(crate) tuned: Tuned,
     pooling: Pooling,
     device: Device,
     /// Where the device is the processor: the parameters as inference wants them, and the version they were made from.
@@ -118,6 +118,17 @@ pub struct Bert {
 }
 
 impl Bert {
+    /// The same model in f64: its vectors, with gradients or without, its gradients and its steps are f64 from then on, until they
+    /// are read. What devices compute is compared with it.
+    #[cfg(any(test, feature = "engine", feature = "wgpu"))]
+    pub(crate) fn into_f64(self) -> Self {
+        Self {
+            tuned: self.tuned.into_f64(),
+            host: Mutex::new(None),
+            ..self
+        }
+    }
+
     /// The model's description.
     pub fn plan(&self) -> &EncoderPlan {
         &self.plan
@@ -244,7 +255,7 @@ impl Encoder for Bert {
 
     fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
         check_texts(&self.plan, texts)?;
-        if self.device == Device::flex() {
+        if self.device == Device::flex() && !self.weights().is_f64() {
             return Ok(self.host()?.embed(texts));
         }
         let width = self.plan.hidden;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 
 /// What the tokens of a row may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +67,9 @@ struct Group {
 }
 
 impl AttentionLayout {
-    /// The layout of `rows` that stand end to end. Neighbours are padded to each other's length while that wastes less
+    /// The layout of `rows` that stand end to end, to attend what is of type `dtype`. Neighbours are padded to each other's length while that wastes less
     /// than a fifth; order rows by length to profit.
-    pub(crate) fn new(rows: &[RowShape], device: &Device) -> Self {
+    pub(crate) fn new(rows: &[RowShape], place: (&Device, DType)) -> Self {
         const MOST_ROWS: usize = 32;
         let mut groups = Vec::new();
         let (mut first, mut start) = (0, 0);
@@ -82,7 +82,7 @@ impl AttentionLayout {
                 }
                 (tokens, longest, end) = (sum, most, end + 1);
             }
-            groups.push(Group::new(&rows[first..end], start, longest, device));
+            groups.push(Group::new(&rows[first..end], start, longest, place));
             (first, start) = (end, start + tokens);
         }
         Self { groups }
@@ -108,7 +108,7 @@ impl AttentionLayout {
 }
 
 impl Group {
-    fn new(rows: &[RowShape], start: usize, longest: usize, device: &Device) -> Self {
+    fn new(rows: &[RowShape], start: usize, longest: usize, (device, dtype): (&Device, DType)) -> Self {
         let tokens = rows.iter().map(RowShape::len).sum::<usize>();
         let even = tokens == longest * rows.len();
         let indices = |values: Vec<i64>| {
@@ -126,7 +126,7 @@ impl Group {
             (indices(sources), indices(places))
         });
         let full = rows.iter().all(|row| matches!(row, RowShape::Full(_)));
-        let mask = (!(full && even)).then(|| mask(rows, longest, device));
+        let mask = (!(full && even)).then(|| mask(rows, longest, (device, dtype)));
         Self {
             tokens: start..start + tokens,
             rows: rows.len(),
@@ -176,7 +176,7 @@ impl Group {
 }
 
 /// `[rows, 1, longest, longest]`: 0 where a query sees a key, −∞ elsewhere. A padded query sees what the last token sees.
-fn mask(rows: &[RowShape], longest: usize, device: &Device) -> Tensor<4> {
+fn mask(rows: &[RowShape], longest: usize, place: (&Device, DType)) -> Tensor<4> {
     let mut values = vec![f32::NEG_INFINITY; rows.len() * longest * longest];
     for (row, shape) in rows.iter().enumerate() {
         for query in 0..longest {
@@ -186,5 +186,5 @@ fn mask(rows: &[RowShape], longest: usize, device: &Device) -> Tensor<4> {
             }
         }
     }
-    Tensor::from_data(TensorData::new(values, [rows.len(), 1, longest, longest]), device)
+    Tensor::from_data(TensorData::new(values, [rows.len(), 1, longest, longest]), place)
 }

@@ -1,6 +1,6 @@
 //! Rotary positions (Su et al., 2021), halves apart as Hugging Face stores them.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::plan::Rope;
 
@@ -13,8 +13,8 @@ pub(crate) struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// The table for tokens at `positions`.
-    pub(crate) fn new(rope: &Rope, head_dim: usize, positions: &[u32], device: &Device) -> Self {
+    /// The table for tokens at `positions`, to rotate what is of type `dtype`.
+    pub(crate) fn new(rope: &Rope, head_dim: usize, positions: &[u32], (device, dtype): (&Device, DType)) -> Self {
         let frequencies = rope.inverse_frequencies(head_dim);
         let angles = || {
             positions.iter().flat_map(|&position| {
@@ -23,10 +23,16 @@ impl RotaryTable {
             })
         };
         let shape = [positions.len(), 1, head_dim];
-        let table = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
+        let table = |of: fn(f32) -> f32, wide: fn(f64) -> f64| {
+            let data = match dtype {
+                DType::F64 => TensorData::new(angles().map(|angle| wide(angle.into())).collect(), shape),
+                _ => TensorData::new(angles().map(of).collect(), shape),
+            };
+            Tensor::from_data(data, (device, dtype))
+        };
         Self {
-            cosines: table(angles().map(f32::cos).collect()),
-            sines: table(angles().map(f32::sin).collect()),
+            cosines: table(f32::cos, f64::cos),
+            sines: table(f32::sin, f64::sin),
         }
     }
 

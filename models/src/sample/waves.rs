@@ -2,7 +2,7 @@
 //! stand beside their layers, so that there is no second copy of the parameters; tokens are drawn on the host, from the same
 //! random stream as everywhere.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 use super::schedule::extend;
@@ -65,13 +65,14 @@ impl Decoder {
         }
         let place = |parts: Vec<Tensor<3>>| layout.place(Tensor::cat(parts, 0));
         let layers = packed.into_iter().map(|both| both.into_iter().map(place).collect());
+        let ends = Tensor::cat(ends, 0);
         let caches = Caches {
             layers: layers.collect(),
-            mask: layout.mask(&self.device),
+            mask: layout.mask((&self.device, ends.dtype())),
             used: layout.columns,
         };
         let rows: Vec<u32> = row_of.iter().map(|&row| row as u32).collect();
-        let hidden = select_rows(Tensor::cat(ends, 0), &rows, &self.device);
+        let hidden = select_rows(ends, &rows, &self.device);
         let logits = self.head(view, self.final_norm(view, hidden));
         Ok((caches, tensor_to_vec(logits)?))
     }
@@ -81,9 +82,10 @@ impl Decoder {
     fn read_packed(&self, view: View<'_>, prompts: &[&[u32]], packed: &mut [[Vec<Tensor<3>>; 2]]) -> Tensor<2> {
         let positions: Vec<u32> = prompts.iter().flat_map(|prompt| 0..prompt.len() as u32).collect();
         let rows: Vec<RowShape> = prompts.iter().map(|prompt| causal(prompt.len())).collect();
-        let attention = AttentionLayout::new(&rows, &self.device);
-        let rotary = RotaryTable::new(&self.plan.rope, self.plan.head_dim, &positions, &self.device);
         let mut hidden = self.embed(view, &prompts.concat());
+        let place = (&self.device, hidden.dtype());
+        let attention = AttentionLayout::new(&rows, place);
+        let rotary = RotaryTable::new(&self.plan.rope, self.plan.head_dim, &positions, place);
         for (layer, [keys, values]) in self.parameters.layers.iter().zip(packed) {
             hidden = self.block(view, layer, hidden, &rotary, |q, k, v| {
                 let mixed = attention.attend(&q, &k, &v, self.attention_scale());
@@ -112,9 +114,14 @@ impl Decoder {
         let tokens: Vec<u32> = running.iter().map(last).collect();
         let place = |&row: &usize| (prompts[row].tokens.len() + responses[row].tokens.len() - 1) as u32;
         let positions: Vec<u32> = running.iter().map(place).collect();
-        let rotary = RotaryTable::new(&self.plan.rope, self.plan.head_dim, &positions, &self.device);
         caches.make_room();
         let mut hidden = self.embed(view, &tokens);
+        let rotary = RotaryTable::new(
+            &self.plan.rope,
+            self.plan.head_dim,
+            &positions,
+            (&self.device, hidden.dtype()),
+        );
         for (index, layer) in self.parameters.layers.iter().enumerate() {
             hidden = self.block(view, layer, hidden, &rotary, |q, k, v| {
                 caches.put(index, [k, v]);
@@ -235,15 +242,12 @@ impl CacheLayout {
     }
 
     /// `[sequences, 1, 1, columns]`: −∞ before a prompt, 0 in it.
-    fn mask(&self, device: &Device) -> Tensor<4> {
+    fn mask(&self, place: (&Device, DType)) -> Tensor<4> {
         let mut values = vec![0.0; self.padding.len() * self.columns];
         for (row, &padding) in values.chunks_exact_mut(self.columns.max(1)).zip(&self.padding) {
             row[..padding].fill(f32::NEG_INFINITY);
         }
-        Tensor::from_data(
-            TensorData::new(values, [self.padding.len(), 1, 1, self.columns]),
-            device,
-        )
+        Tensor::from_data(TensorData::new(values, [self.padding.len(), 1, 1, self.columns]), place)
     }
 }
 
@@ -269,17 +273,18 @@ impl Caches {
     fn make_room(&mut self) {
         let [sequences, _, _, columns] = self.mask.dims();
         let device = self.mask.device();
+        let place = (&device, self.mask.dtype());
         if self.used == columns {
             for cache in self.layers.iter_mut().flatten() {
                 let [_, heads, _, dim] = cache.dims();
-                let more = Tensor::zeros([sequences, heads, GROWTH, dim], &device);
+                let more = Tensor::zeros([sequences, heads, GROWTH, dim], place);
                 *cache = Tensor::cat(vec![cache.clone(), more], 2);
             }
-            let hidden = Tensor::full([sequences, 1, 1, GROWTH], f32::NEG_INFINITY, &device);
+            let hidden = Tensor::full([sequences, 1, 1, GROWTH], f32::NEG_INFINITY, place);
             self.mask = Tensor::cat(vec![self.mask.clone(), hidden], 3);
         }
         let next = [0..sequences, 0..1, 0..1, self.used..self.used + 1];
-        let shown = Tensor::zeros([sequences, 1, 1, 1], &device);
+        let shown = Tensor::zeros([sequences, 1, 1, 1], place);
         self.mask = self.mask.clone().slice_assign(next, shown);
     }
 

@@ -1,4 +1,4 @@
-//! What an adapter computes beside the processor, on fresh random models of odd shapes: the very same modules run on both.
+//! What an adapter computes beside the processor in f64, on fresh random models of odd shapes: the very same modules run on both.
 
 mod decoder;
 mod encoder;
@@ -61,7 +61,7 @@ const GRADIENTS: f64 = 1e-5;
 /// Where a gradient is nearly zero rounding turns its sign, and Adam's step with it.
 const STEPS: f64 = 2e-2;
 
-/// Runs all comparisons of `device` with the processor; `seed` makes models and inputs.
+/// Runs all comparisons of `device` with the processor in f64; `seed` makes models and inputs.
 ///
 /// # Errors
 /// When something cannot be run at all.
@@ -132,9 +132,11 @@ fn steps(
         error: if error.is_nan() { f64::INFINITY } else { error },
         bound: STEPS,
     });
-    // What follows compares at the very same parameters.
+    // What follows compares at the very same parameters, those that f32 has.
     for index in 0..found.trained().len() {
-        found.set_values(index, expected.values(index)?)?;
+        let values = expected.values(index)?;
+        found.set_values(index, values.clone())?;
+        expected.set_values(index, values)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Language models on a card beside the processor's.
+//! Language models on a card beside the processor's in f64.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use crate::decoder::decoder_specs;
 use crate::files::{CheckpointReader, Dtype, NamedTensor, write_safetensors};
 use crate::plan::ConfigFile;
 use crate::random::{philox, uniform_values};
+use crate::reference::{RegressionLoss, drawn};
 use crate::sample::{Draws, Prompt};
 use crate::{
     AdamConfig, Decoder, DecoderOptions, Device, LanguageModel, LoraConfig, ModelError, PackedBatch, Policy,
@@ -205,7 +206,8 @@ struct Inputs<'a> {
     name: String,
 }
 
-/// Scores, gradients, a step, and draws of one model.
+/// Two whole updates of one model, and draws between them: scores of both policies, the slopes of a loss in them, gradients, and Adam's
+/// step. Each side goes the whole way by itself.
 fn decoder(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
     let Inputs {
         gpu,
@@ -220,14 +222,12 @@ fn decoder(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Mod
         Element::F32 => exact,
         _ => rounded,
     };
-    let mut expected = Decoder::load(
-        folder,
-        &DecoderOptions {
-            device: Device::flex(),
-            part: (*part).clone(),
-            seed: *seed,
-        },
-    )?;
+    let options = DecoderOptions {
+        device: Device::flex(),
+        part: (*part).clone(),
+        seed: *seed,
+    };
+    let mut expected = Decoder::load(folder, &options)?.into_f64();
     let options = CudaDecoderOptions {
         gpu: (*gpu).clone(),
         element: *element,
@@ -252,45 +252,39 @@ fn decoder(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Mod
     // A second round sees adapters that are not zero.
     for round in 1..=2 {
         let (trunk, own_trunk) = (expected.trunk(&batch)?, found.trunk(&batch)?);
-        for policy in [Policy::Reference, Policy::Current] {
+        let [mut logprobs, mut own_logprobs] = [const { [Vec::new(), Vec::new()] }; 2];
+        for (at, policy) in [Policy::Reference, Policy::Current].into_iter().enumerate() {
             let scores = expected.score(&batch, &trunk, policy, temperature)?;
             let own = found.score(&batch, &own_trunk, policy, temperature)?;
             let of = format!("{name}: {policy:?} log-probabilities, round {round}");
             report(Check::new(of, &own.logprobs, &scores.logprobs, bound(2e-5, 2e-2)));
             let of = format!("{name}: {policy:?} entropies, round {round}");
             report(Check::new(of, &own.entropies, &scores.entropies, bound(2e-5, 2e-2)));
+            logprobs[at] = scores.logprobs;
+            own_logprobs[at] = own.logprobs;
         }
-        let slopes = uniform_values(*seed, 7 + round, batch.scored.len(), 1.0);
+        let loss = RegressionLoss::random(&batch, *seed, 7 + 2 * round);
+        let slopes = loss.slopes(&batch, &logprobs);
         let tracked = LanguageModel::score_tracked(&mut expected, &batch, &trunk, temperature)?;
         expected.backward(tracked, &slopes)?;
         let pass = found.score_tracked(&batch, &own_trunk, temperature)?;
-        found.backward(pass, &slopes)?;
+        found.backward(pass, &loss.slopes(&batch, &own_logprobs))?;
         let name_of = |what: &str| format!("{name}: {what}, round {round}");
         let bounds = [bound(5e-5, 6e-2), bound(5e-5, 4e-2)];
         super::gradients(expected.trainable(), found.trainable(), name_of, bounds, report)?;
-        if round == 1 {
-            expected.trainable().step(&adam, 1.0)?;
-            found.trainable().step(&adam, 1.0)?;
-        }
-        if round == 1 {
-            let of = format!("{name}: parameters after a step");
-            super::values(
-                expected.trainable(),
-                found.trainable(),
-                of,
-                (adam.lr, &[]),
-                bound(2e-2, 0.4),
-                report,
-            )?;
-        }
+        expected.trainable().step(&adam, 1.0)?;
+        found.trainable().step(&adam, 1.0)?;
+        super::values(
+            expected.trainable(),
+            found.trainable(),
+            name_of("parameters after a step"),
+            (adam.lr, &[]),
+            bound(2e-2, 0.4),
+            report,
+        )?;
         if round == 1 {
             stepped(inputs, &batch, &mut found, report)?;
-            // What follows compares at the very same parameters.
-            for index in 0..found.trainable().trained().len() {
-                found
-                    .trainable()
-                    .set_values(index, expected.trainable().values(index)?)?;
-            }
+            super::align(expected.trainable(), found.trainable())?;
             draws(inputs, &mut expected, &mut found, report)?;
         }
     }
@@ -355,19 +349,21 @@ fn again(
     Ok(())
 }
 
-/// Draws of both from the same random stream: in f32 the same tokens, save where two candidates are nearly tied.
+/// Draws of both from the same random stream: in f32 the same tokens, save where two candidates are nearly tied. The processor draws
+/// in f32 here, as it does in a run; what the card's own tokens had for log-probabilities is compared with f64.
 fn draws(
     inputs: &Inputs<'_>,
     expected: &mut Decoder,
     found: &mut CudaDecoder,
     report: &mut dyn FnMut(Check),
 ) -> Result<(), ModelError> {
+    const SAMPLES: [u32; 2] = [0, 1];
     let texts = texts(inputs.seed + 5, inputs.vocabulary);
     let prompts: Vec<Prompt<'_>> = texts
         .iter()
         .zip(0..)
         .flat_map(|((prompt, _), user)| {
-            (0..2).map(move |sample| Prompt {
+            SAMPLES.map(|sample| Prompt {
                 tokens: prompt,
                 user,
                 sample,
@@ -385,19 +381,15 @@ fn draws(
     let responses = expected.sample(&prompts, &draws)?;
     let own = found.sample_responses(&prompts, &draws)?;
     let (mut same, mut all) = (0, 0);
-    let (mut logprobs, mut own_logprobs) = (Vec::new(), Vec::new());
     for (response, own) in responses.iter().zip(&own) {
-        let agree = response
-            .tokens
-            .iter()
-            .zip(&own.tokens)
-            .take_while(|(token, own)| token == own)
-            .count();
-        same += agree;
+        let pairs = response.tokens.iter().zip(&own.tokens);
+        same += pairs.take_while(|(token, own)| token == own).count();
         all += response.tokens.len();
-        logprobs.extend(&response.logprobs[..agree]);
-        own_logprobs.extend(&own.logprobs[..agree]);
     }
+    let batch = drawn(texts.iter().map(|(prompt, _)| &prompt[..]), &own, SAMPLES.len());
+    let trunk = expected.trunk(&batch)?;
+    let scores = expected.score(&batch, &trunk, Policy::Current, draws.temperature)?;
+    let own_logprobs: Vec<f32> = own.iter().flat_map(|response| response.logprobs.clone()).collect();
     let (bound, share) = match inputs.element {
         Element::F32 => (2e-4, 0.02),
         _ => (3e-2, 0.8),
@@ -405,7 +397,7 @@ fn draws(
     report(Check::new(
         format!("{}: sampler's log-probabilities", inputs.name),
         &own_logprobs,
-        &logprobs,
+        &scores.logprobs,
         bound,
     ));
     report(Check {

@@ -1,4 +1,4 @@
-//! Encoders on a card beside the processor's.
+//! Encoders on a card beside the processor's in f64.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use super::Check;
 use crate::cuda::encoder::{CudaEncoder, CudaEncoderOptions};
 use crate::cuda::gpu::{Element, Gpu};
 use crate::random::{philox, uniform_values};
+use crate::reference::distance_slopes;
 use crate::{AdamConfig, Bert, Device, Encoder, EncoderOptions, ModelError, Pooling, Trainable, write_initial_encoder};
 
 /// Whose gradient is made together with those of keys and values.
@@ -58,7 +59,8 @@ pub(super) fn check(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(
     Ok(())
 }
 
-/// Vectors, gradients of two batches, a step, and vectors after it.
+/// Two whole updates: vectors, the slopes of a loss in them, summed gradients of two batches, and Adam's step. Each side goes the whole
+/// way by itself.
 fn encoder(
     gpu: &Gpu,
     small: &Small,
@@ -78,7 +80,8 @@ fn encoder(
             pooling: Some(small.pooling),
             train: true,
         },
-    )?;
+    )?
+    .into_f64();
     let options = CudaEncoderOptions {
         gpu: gpu.clone(),
         element,
@@ -108,8 +111,10 @@ fn encoder(
             let (tracked, own) = (expected.embed_tracked(&texts)?, found.embed_tracked(&texts)?);
             let name = of(&format!("vectors with gradients, round {round}, batch {batch}"));
             report(Check::new(name, &own.vectors, &tracked.vectors, bound(2e-5, 3e-2)));
-            let slopes = uniform_values(seed, 3 + batch as u32, tracked.vectors.len(), 1.0);
+            let wanted = uniform_values(seed, 3 + batch as u32, tracked.vectors.len(), 2.0);
+            let slopes = distance_slopes(&tracked.vectors, &wanted);
             expected.backward(tracked, &slopes)?;
+            let slopes = distance_slopes(&own.vectors, &wanted);
             found.backward(own, &slopes)?;
             if (round, batch) == (2, 0) {
                 // From now on it is written where those beside it are added to.
@@ -131,11 +136,7 @@ fn encoder(
             bound(2e-2, 0.4),
             report,
         )?;
-        // What follows compares at the very same parameters.
-        for index in 0..expected.trainable().trained().len() {
-            let values = expected.trainable().values(index)?;
-            found.trainable().set_values(index, values)?;
-        }
+        super::align(expected.trainable(), found.trainable())?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A card's results beside the processor's, on fresh random models of odd shapes.
+//! A card's results beside the processor's in f64, on fresh random numbers and models of odd shapes: every operation by itself, and whole
+//! updates of whole models. Where the processor works in f32, what is compared says so.
 
 mod catalogue;
 mod decoder;
@@ -96,6 +97,16 @@ fn check_part(
         Part::Embedders => encoder::check(gpu, seed, folder, report),
         Part::Ranking => catalogue::check(gpu, seed, report),
     }
+}
+
+/// Gives both the very same parameters, those of `expected` as f32 has them, so that what follows starts from there.
+fn align(expected: &mut dyn Trainable, found: &mut dyn Trainable) -> Result<(), ModelError> {
+    for index in 0..expected.trained().len() {
+        let values = expected.values(index)?;
+        found.set_values(index, values.clone())?;
+        expected.set_values(index, values)?;
+    }
+    Ok(())
 }
 
 fn largest(values: &[f32]) -> f64 {

@@ -1,5 +1,5 @@
 //! What several ranks do on a card, as far as one card shows it: NCCL with a single rank, and the optimizer by parts, beside the
-//! processor and beside the optimizer of whole parameters.
+//! processor in f64 and beside the optimizer of whole parameters.
 
 use std::path::Path;
 
@@ -169,6 +169,10 @@ fn steps(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), Model
             seed: inputs.seed,
         },
     )?;
+    if !inputs.bf16_masters {
+        expected = expected.into_f64();
+    }
+    // Where values are rounded by what their last bits of f32 are, the processor has them too.
     inputs.keep_masters(expected.trainable())?;
     let mut whole = inputs.decoder()?;
     let counts: Vec<usize> = whole.parameters.trained().iter().map(|spec| spec.scalars()).collect();

@@ -1,11 +1,12 @@
-//! Language models.
+//! Language models: two whole updates, each side by itself, and draws.
 
 use std::path::Path;
 
 use burn::tensor::Device;
 
 use super::{Comparison, Report, VALUES, gradients, steps, write_config};
-use crate::random::{philox, uniform_values};
+use crate::random::philox;
+use crate::reference::{RegressionLoss, drawn};
 use crate::{
     Decoder, DecoderOptions, Draws, LanguageModel, LoraConfig, ModelError, PackedBatch, Policy, Prompt, TrainedPart,
     write_initial_decoder,
@@ -50,7 +51,7 @@ pub(super) fn check(device: &Device, seed: u64, folder: &Path, report: Report<'_
                 Decoder::load(folder, &DecoderOptions { device, part, seed })
             };
             let mut pair = Pair {
-                expected: load(&Device::flex())?,
+                expected: load(&Device::flex())?.into_f64(),
                 found: load(device)?,
                 name: format!("{name}, {trained}"),
                 texts: texts(seed + 100 * number, vocabulary),
@@ -66,7 +67,7 @@ pub(super) fn check(device: &Device, seed: u64, folder: &Path, report: Report<'_
     Ok(())
 }
 
-/// One model on the processor and on the adapter.
+/// One model on the processor, in f64, and on the adapter.
 struct Pair {
     expected: Decoder,
     found: Decoder,
@@ -76,7 +77,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Scores of both policies, gradients and a step.
+    /// Scores of both policies, the slopes of a loss in them, gradients and a step.
     fn train(&mut self, round: u32, report: Report<'_>) -> Result<(), ModelError> {
         let of = |what: &str| format!("{}: {what}, round {round}", self.name);
         let rows: Vec<(&[u32], Vec<&[u32]>)> = self
@@ -87,33 +88,36 @@ impl Pair {
         let batch = PackedBatch::new(rows.iter().map(|(prompt, responses)| (*prompt, &responses[..])));
         let (expected, found) = (&mut self.expected, &mut self.found);
         let (trunk, own_trunk) = (expected.trunk(&batch)?, found.trunk(&batch)?);
-        let mut current = Vec::new();
-        for policy in [Policy::Reference, Policy::Current] {
+        let [mut logprobs, mut own_logprobs] = [const { [Vec::new(), Vec::new()] }; 2];
+        for (at, policy) in [Policy::Reference, Policy::Current].into_iter().enumerate() {
             let scores = expected.score(&batch, &trunk, policy, TEMPERATURE)?;
             let own = found.score(&batch, &own_trunk, policy, TEMPERATURE)?;
             let name = of(&format!("{policy:?} log-probabilities"));
             report(Comparison::new(name, &own.logprobs, &scores.logprobs, VALUES));
             let name = of(&format!("{policy:?} entropies"));
             report(Comparison::new(name, &own.entropies, &scores.entropies, VALUES));
-            current = own.logprobs;
+            logprobs[at] = scores.logprobs;
+            own_logprobs[at] = own.logprobs;
         }
-        let slopes = uniform_values(self.seed, 7 + round, batch.scored.len(), 1.0);
+        let loss = RegressionLoss::random(&batch, self.seed, 7 + 2 * round);
         let tracked = LanguageModel::score_tracked(expected, &batch, &trunk, TEMPERATURE)?;
-        expected.backward(tracked, &slopes)?;
+        expected.backward(tracked, &loss.slopes(&batch, &logprobs))?;
         let tracked = LanguageModel::score_tracked(found, &batch, &own_trunk, TEMPERATURE)?;
         let name = of("log-probabilities with gradients and without, to the bit");
-        report(Comparison::new(name, &tracked.scores.logprobs, &current, 0.0));
-        found.backward(tracked, &slopes)?;
+        report(Comparison::new(name, &tracked.scores.logprobs, &own_logprobs[1], 0.0));
+        found.backward(tracked, &loss.slopes(&batch, &own_logprobs))?;
         let rounding = gradients(expected.trainable(), found.trainable(), of("gradients"), report)?;
         let name = of("parameters after a step");
         steps(expected.trainable(), found.trainable(), (name, &rounding), report)
     }
 
-    /// Draws of both from the same random stream: the same tokens, save where two candidates are nearly tied.
+    /// Draws of both from the same random stream: the same tokens, save where two candidates are nearly tied. The processor draws in f32
+    /// here, as it does in a run; what the adapter's own tokens had for log-probabilities is compared with f64.
     fn draw(&mut self, report: Report<'_>) -> Result<(), ModelError> {
+        const SAMPLES: [u32; 2] = [0, 1];
         let users = self.texts.iter().zip(0..);
         let prompts: Vec<Prompt<'_>> = users
-            .flat_map(|((tokens, _), user)| [0, 1].map(|sample| Prompt { tokens, user, sample }))
+            .flat_map(|((tokens, _), user)| SAMPLES.map(|sample| Prompt { tokens, user, sample }))
             .collect();
         let draws = Draws {
             seed: self.seed,
@@ -126,17 +130,19 @@ impl Pair {
         let responses = self.expected.sample(&prompts, &draws)?;
         let own = self.found.sample(&prompts, &draws)?;
         let (mut same, mut all) = (0, 0);
-        let (mut logprobs, mut own_logprobs) = (Vec::new(), Vec::new());
         for (response, own) in responses.iter().zip(&own) {
             let pairs = response.tokens.iter().zip(&own.tokens);
-            let agree = pairs.take_while(|(token, own)| token == own).count();
-            same += agree;
+            same += pairs.take_while(|(token, own)| token == own).count();
             all += response.tokens.len();
-            logprobs.extend(&response.logprobs[..agree]);
-            own_logprobs.extend(&own.logprobs[..agree]);
         }
+        let batch = drawn(self.texts.iter().map(|(prompt, _)| &prompt[..]), &own, SAMPLES.len());
+        let trunk = self.expected.trunk(&batch)?;
+        let scores = self
+            .expected
+            .score(&batch, &trunk, Policy::Current, draws.temperature)?;
+        let own_logprobs: Vec<f32> = own.iter().flat_map(|response| response.logprobs.clone()).collect();
         let name = format!("{}: sampler's log-probabilities", self.name);
-        report(Comparison::new(name, &own_logprobs, &logprobs, 2e-4));
+        report(Comparison::new(name, &own_logprobs, &scores.logprobs, 2e-4));
         report(Comparison {
             name: format!("{}: share of tokens drawn otherwise ({all} in all)", self.name),
             error: 1.0 - same as f64 / all.max(1) as f64,

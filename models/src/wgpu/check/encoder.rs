@@ -1,4 +1,4 @@
-//! Encoders.
+//! Encoders: two whole updates, each side by itself.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use burn::tensor::Device;
 
 use super::{Comparison, Report, VALUES, gradients, steps, write_config};
 use crate::random::{philox, uniform_values};
+use crate::reference::distance_slopes;
 use crate::{Bert, Encoder, EncoderOptions, ModelError, Pooling, write_initial_encoder};
 
 /// Small models of which no size is round.
@@ -40,7 +41,7 @@ pub(super) fn check(device: &Device, seed: u64, folder: &Path, report: Report<'_
             };
             Bert::load(folder, &options)
         };
-        let (mut expected, mut found) = (load(&Device::flex())?, load(device)?);
+        let (mut expected, mut found) = (load(&Device::flex())?.into_f64(), load(device)?);
         for round in 1..=2 {
             let of = |what: &str| format!("{name}: {what}, round {round}");
             // Gradients of two batches, which are summed.
@@ -52,8 +53,10 @@ pub(super) fn check(device: &Device, seed: u64, folder: &Path, report: Report<'_
                 let (tracked, own) = (expected.embed_tracked(&texts)?, found.embed_tracked(&texts)?);
                 let name = of("vectors with gradients");
                 report(Comparison::new(name, &own.vectors, &tracked.vectors, VALUES));
-                let slopes = uniform_values(seed, 3 + batch as u32, tracked.vectors.len(), 1.0);
+                let wanted = uniform_values(seed, 3 + batch as u32, tracked.vectors.len(), 2.0);
+                let slopes = distance_slopes(&tracked.vectors, &wanted);
                 expected.backward(tracked, &slopes)?;
+                let slopes = distance_slopes(&own.vectors, &wanted);
                 found.backward(own, &slopes)?;
             }
             let rounding = gradients(expected.trainable(), found.trainable(), of("gradients"), report)?;
