@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Check;
+use super::operations::contrast::exactly;
 use crate::cuda::encoder::{CudaEncoder, CudaEncoderOptions};
 use crate::cuda::gpu::{Element, Gpu};
 use crate::random::{philox, uniform_values};
@@ -11,6 +12,9 @@ use crate::{AdamConfig, Bert, Device, Encoder, EncoderOptions, ModelError, Pooli
 
 /// Whose gradient is made together with those of keys and values.
 const QUERY: &str = "encoder.layer.0.attention.self.query.weight";
+
+/// Of the contrastive loss.
+const TEMPERATURE: f64 = 0.5;
 
 /// A small model.
 struct Small {
@@ -60,7 +64,7 @@ pub(super) fn check(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(
 }
 
 /// Two whole updates: vectors, the slopes of a loss in them, summed gradients of two batches, and Adam's step. Each side goes the whole
-/// way by itself.
+/// way by itself; the loss is the distance from random vectors at first, then the contrastive one, whose slopes the card finds.
 fn encoder(
     gpu: &Gpu,
     small: &Small,
@@ -111,11 +115,22 @@ fn encoder(
             let (tracked, own) = (expected.embed_tracked(&texts)?, found.embed_tracked(&texts)?);
             let name = of(&format!("vectors with gradients, round {round}, batch {batch}"));
             report(Check::new(name, &own.vectors, &tracked.vectors, bound(2e-5, 3e-2)));
-            let wanted = uniform_values(seed, 3 + batch as u32, tracked.vectors.len(), 2.0);
-            let slopes = distance_slopes(&tracked.vectors, &wanted);
-            expected.backward(tracked, &slopes)?;
-            let slopes = distance_slopes(&own.vectors, &wanted);
-            found.backward(own, &slopes)?;
+            if round == 1 {
+                let wanted = uniform_values(seed, 3 + batch as u32, tracked.vectors.len(), 2.0);
+                let slopes = distance_slopes(&tracked.vectors, &wanted);
+                expected.backward(tracked, &slopes)?;
+                let slopes = distance_slopes(&own.vectors, &wanted);
+                found.backward(own, &slopes)?;
+            } else {
+                drop(own);
+                let vectors: Vec<f64> = tracked.vectors.iter().map(|&x| f64::from(x)).collect();
+                let exact = exactly(&vectors, expected.dimension(), TEMPERATURE);
+                let slopes: Vec<f32> = exact.slopes.iter().map(|&slope| slope as f32).collect();
+                expected.backward(tracked, &slopes)?;
+                let loss = found.contrast(&texts, TEMPERATURE, 1)?.loss as f32;
+                let name = of(&format!("contrastive loss, batch {batch}"));
+                report(Check::new(name, &[loss], &[exact.loss as f32], bound(2e-5, 3e-2)));
+            }
             if (round, batch) == (2, 0) {
                 // From now on it is written where those beside it are added to.
                 forget(expected.trainable(), QUERY)?;

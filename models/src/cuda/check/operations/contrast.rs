@@ -6,14 +6,14 @@ use crate::cuda::encoder::Loss;
 use crate::cuda::gpu::Element;
 
 /// What the loss of profiles and their targets is in f64, and its slopes.
-struct Exact {
-    loss: f64,
+pub(in crate::cuda::check) struct Exact {
+    pub(in crate::cuda::check) loss: f64,
     cosines: Vec<f64>,
-    slopes: Vec<f64>,
+    pub(in crate::cuda::check) slopes: Vec<f64>,
 }
 
 /// As it stands in van den Oord et al., 2018: every logarithm, quotient and derivative by itself.
-fn exactly(vectors: &[f64], width: usize, temperature: f64) -> Exact {
+pub(in crate::cuda::check) fn exactly(vectors: &[f64], width: usize, temperature: f64) -> Exact {
     let rows: Vec<&[f64]> = vectors.chunks(width).collect();
     let pairs = rows.len() / 2;
     let length = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -1,7 +1,7 @@
 //! Every operation of the engine by itself, beside sums in f64 on fresh random numbers.
 
 mod attention;
-mod contrast;
+pub(super) mod contrast;
 mod masters;
 mod optimizer;
 mod products;
