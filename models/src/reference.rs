@@ -2,7 +2,7 @@
 //! [`crate::Bert::into_f64`]). Here are the losses of such updates, which lead from scores to slopes; each side takes the slopes from its
 //! own scores.
 
-use crate::PackedBatch;
+use crate::{PackedBatch, Scores};
 #[cfg(any(feature = "engine", feature = "wgpu"))]
 use crate::{Response, random::uniform_values};
 
@@ -27,8 +27,9 @@ impl RegressionLoss {
         }
     }
 
-    /// Its slope in each of the current policy's log-probabilities, sums in f64.
-    pub(crate) fn slopes(&self, batch: &PackedBatch, [reference, current]: &[Vec<f32>; 2]) -> Vec<f32> {
+    /// Its slope in each of the current policy's log-probabilities, sums in f64; `scores` are the reference policy's and the current one's.
+    pub(crate) fn slopes(&self, batch: &PackedBatch, scores: &[Scores; 2]) -> Vec<f32> {
+        let [reference, current] = [&scores[0].logprobs, &scores[1].logprobs];
         let mut slopes = vec![0.0; current.len()];
         for (own, reward) in batch.responses().iter().zip(&self.rewards) {
             let terms = own.clone().map(|token| {
@@ -331,7 +332,11 @@ mod tests {
             rewards: vec![3.0, -1.0],
         };
         // Ratios: 1 · 2 − 0.5 · 2 = 1 and 2 · 0.5 = 1.
-        let slopes = loss.slopes(&batch, &[vec![-3.0, -4.0, -2.0], vec![-1.0, -2.0, -1.5]]);
+        let scores = [vec![-3.0, -4.0, -2.0], vec![-1.0, -2.0, -1.5]].map(|logprobs| Scores {
+            logprobs,
+            entropies: Vec::new(),
+        });
+        let slopes = loss.slopes(&batch, &scores);
         assert_eq!(slopes, [-0.2, 0.1, 0.4]);
     }
 }

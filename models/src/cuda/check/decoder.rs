@@ -12,7 +12,7 @@ use crate::random::{philox, uniform_values};
 use crate::reference::{RegressionLoss, drawn};
 use crate::sample::{Draws, Prompt};
 use crate::{
-    AdamConfig, Decoder, DecoderOptions, Device, LanguageModel, LoraConfig, ModelError, PackedBatch, Policy,
+    AdamConfig, Decoder, DecoderOptions, Device, LanguageModel, LoraConfig, ModelError, PackedBatch, Policy, Scores,
     TrainedPart, write_initial_decoder,
 };
 
@@ -122,18 +122,15 @@ pub(super) fn check(gpu: &Gpu, seed: u64, folder: &Path, report: &mut dyn FnMut(
             parts.push((TrainedPart::Full, "all of it"));
         }
         for (part, trained) in parts {
-            for element in [Element::F32, Element::Bf16] {
-                let inputs = Inputs {
-                    gpu,
-                    folder,
-                    part: &part,
-                    element,
-                    seed: seed + 100 * number,
-                    vocabulary: small.vocabulary,
-                    name: format!("{}, {trained}, {element:?}", small.name),
-                };
-                decoder(&inputs, report)?;
-            }
+            let inputs = Inputs {
+                gpu,
+                folder,
+                part: &part,
+                seed: seed + 100 * number,
+                vocabulary: small.vocabulary,
+                name: format!("{}, {trained}", small.name),
+            };
+            updates(&inputs, report)?;
         }
     }
     room(gpu, seed, folder, report)
@@ -200,153 +197,196 @@ struct Inputs<'a> {
     gpu: &'a Gpu,
     folder: &'a Path,
     part: &'a TrainedPart,
-    element: Element,
     seed: u64,
     vocabulary: u32,
     name: String,
 }
 
+/// The model on the card, in one type.
+struct Found {
+    decoder: CudaDecoder,
+    element: Element,
+    name: String,
+    seed: u64,
+}
+
+/// The processor's results that a card's are compared with.
+struct Expected<'a> {
+    decoder: &'a mut Decoder,
+    /// Of the reference policy and of the current one.
+    scores: [Scores; 2],
+}
+
+const TEMPERATURE: f64 = 0.8;
+
 /// Two whole updates of one model, and draws between them: scores of both policies, the slopes of a loss in them, gradients, and Adam's
-/// step. Each side goes the whole way by itself.
-fn decoder(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
-    let Inputs {
-        gpu,
-        folder,
-        part,
-        element,
-        seed,
-        vocabulary,
-        name,
-    } = inputs;
-    let bound = |exact: f64, rounded: f64| match element {
-        Element::F32 => exact,
-        _ => rounded,
-    };
+/// step. Each side goes the whole way by itself; the processor goes it once for both types of the card.
+fn updates(inputs: &Inputs<'_>, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
     let options = DecoderOptions {
         device: Device::flex(),
-        part: (*part).clone(),
-        seed: *seed,
+        part: inputs.part.clone(),
+        seed: inputs.seed,
     };
-    let mut expected = Decoder::load(folder, &options)?.into_f64();
-    let options = CudaDecoderOptions {
-        gpu: (*gpu).clone(),
-        element: *element,
-        part: (*part).clone(),
-        seed: *seed,
-    };
-    let mut found = CudaDecoder::load(folder, &options)?;
-    let texts = texts(*seed, *vocabulary);
+    let mut decoder = Decoder::load(inputs.folder, &options)?.into_f64();
+    let mut found = Vec::new();
+    for element in [Element::F32, Element::Bf16] {
+        found.push(Found::load(inputs, element)?);
+    }
+    let texts = texts(inputs.seed, inputs.vocabulary);
     let rows: Vec<(&[u32], Vec<&[u32]>)> = texts
         .iter()
         .map(|(prompt, responses)| (&prompt[..], responses.iter().map(Vec::as_slice).collect()))
         .collect();
     let batch = PackedBatch::new(rows.iter().map(|(prompt, responses)| (*prompt, &responses[..])));
-    let temperature = 0.8;
-    let adam = AdamConfig {
-        lr: 3e-3,
-        betas: (0.9, 0.999),
-        eps: 1e-8,
-        weight_decay: 0.01,
-        decoupled: true,
-    };
     // A second round sees adapters that are not zero.
     for round in 1..=2 {
-        let (trunk, own_trunk) = (expected.trunk(&batch)?, found.trunk(&batch)?);
-        let [mut logprobs, mut own_logprobs] = [const { [Vec::new(), Vec::new()] }; 2];
-        for (at, policy) in [Policy::Reference, Policy::Current].into_iter().enumerate() {
-            let scores = expected.score(&batch, &trunk, policy, temperature)?;
-            let own = found.score(&batch, &own_trunk, policy, temperature)?;
-            let of = format!("{name}: {policy:?} log-probabilities, round {round}");
-            report(Check::new(of, &own.logprobs, &scores.logprobs, bound(2e-5, 2e-2)));
-            let of = format!("{name}: {policy:?} entropies, round {round}");
-            report(Check::new(of, &own.entropies, &scores.entropies, bound(2e-5, 2e-2)));
-            logprobs[at] = scores.logprobs;
-            own_logprobs[at] = own.logprobs;
+        let loss = RegressionLoss::random(&batch, inputs.seed, 7 + 2 * round);
+        let trunk = decoder.trunk(&batch)?;
+        let reference = decoder.score(&batch, &trunk, Policy::Reference, TEMPERATURE)?;
+        let tracked = LanguageModel::score_tracked(&mut decoder, &batch, &trunk, TEMPERATURE)?;
+        let scores = [reference, tracked.scores.clone()];
+        decoder.backward(tracked, &loss.slopes(&batch, &scores))?;
+        let mut expected = Expected {
+            decoder: &mut decoder,
+            scores,
+        };
+        for own in &mut found {
+            own.gradients(&mut expected, (&batch, &loss), round, report)?;
         }
-        let loss = RegressionLoss::random(&batch, *seed, 7 + 2 * round);
-        let slopes = loss.slopes(&batch, &logprobs);
-        let tracked = LanguageModel::score_tracked(&mut expected, &batch, &trunk, temperature)?;
-        expected.backward(tracked, &slopes)?;
-        let pass = found.score_tracked(&batch, &own_trunk, temperature)?;
-        found.backward(pass, &loss.slopes(&batch, &own_logprobs))?;
-        let name_of = |what: &str| format!("{name}: {what}, round {round}");
-        let bounds = [bound(5e-5, 6e-2), bound(5e-5, 4e-2)];
-        super::gradients(expected.trainable(), found.trainable(), name_of, bounds, report)?;
-        expected.trainable().step(&adam, 1.0)?;
-        found.trainable().step(&adam, 1.0)?;
-        super::values(
-            expected.trainable(),
-            found.trainable(),
-            name_of("parameters after a step"),
-            (adam.lr, &[]),
-            bound(2e-2, 0.4),
-            report,
-        )?;
+        decoder.trainable().step(&ADAM, 1.0)?;
+        for own in &mut found {
+            own.step(&mut decoder, round, report)?;
+        }
         if round == 1 {
-            stepped(inputs, &batch, &mut found, report)?;
-            super::align(expected.trainable(), found.trainable())?;
-            draws(inputs, &mut expected, &mut found, report)?;
+            for own in &mut found {
+                own.stepped(&batch, report)?;
+                super::align(decoder.trainable(), own.decoder.trainable())?;
+            }
+            draws(inputs, &mut decoder, &mut found, report)?;
         }
     }
-    again(inputs, &batch, &mut found, report)
+    found.iter_mut().try_for_each(|own| own.again(&batch, report))
 }
 
-/// A step leaves the model computing with the values that it moved: to put them in place anew changes nothing.
-fn stepped(
-    inputs: &Inputs<'_>,
-    batch: &PackedBatch,
-    found: &mut CudaDecoder,
-    report: &mut dyn FnMut(Check),
-) -> Result<(), ModelError> {
-    let score = |found: &CudaDecoder| -> Result<Vec<f32>, ModelError> {
-        let trunk = found.trunk(batch)?;
-        Ok(found.score(batch, &trunk, Policy::Current, 1.0)?.logprobs)
-    };
-    let moved = score(found)?;
-    for index in 0..found.trainable().trained().len() {
-        let values = found.trainable().values(index)?;
-        found.trainable().set_values(index, values)?;
+const ADAM: AdamConfig = AdamConfig {
+    lr: 3e-3,
+    betas: (0.9, 0.999),
+    eps: 1e-8,
+    weight_decay: 0.01,
+    decoupled: true,
+};
+
+impl Found {
+    fn load(inputs: &Inputs<'_>, element: Element) -> Result<Self, ModelError> {
+        let options = CudaDecoderOptions {
+            gpu: inputs.gpu.clone(),
+            element,
+            part: inputs.part.clone(),
+            seed: inputs.seed,
+        };
+        Ok(Self {
+            decoder: CudaDecoder::load(inputs.folder, &options)?,
+            element,
+            name: format!("{}, {element:?}", inputs.name),
+            seed: inputs.seed,
+        })
     }
-    let name = format!("{}: the model after a step", inputs.name);
-    report(Check::new(name, &score(found)?, &moved, 0.0));
-    Ok(())
-}
 
-/// Gradients with blocks run again on the way back are those without, to the last bit; and they are the same twice.
-fn again(
-    inputs: &Inputs<'_>,
-    batch: &PackedBatch,
-    found: &mut CudaDecoder,
-    report: &mut dyn FnMut(Check),
-) -> Result<(), ModelError> {
-    let slopes = uniform_values(inputs.seed, 17, batch.scored.len(), 1.0);
-    let trunk = CudaDecoder::trunk(found, batch)?;
-    let mut gradients = |above: usize| -> Result<(Vec<f32>, Vec<f32>), ModelError> {
-        found.trainable().clear_gradients()?;
-        found.recompute_above(above);
-        let pass = CudaDecoder::score_tracked(found, batch, &trunk, 0.9)?;
-        let logprobs = pass.scores.logprobs.clone();
-        found.backward(pass, &slopes)?;
-        let parameters = found.trainable();
-        let mut all = Vec::new();
-        for index in 0..parameters.trained().len() {
-            all.extend(
-                parameters
-                    .gradient(index)?
-                    .map(|gradient| gradient.value)
-                    .unwrap_or_default(),
-            );
+    fn bound(&self, exact: f64, rounded: f64) -> f64 {
+        match self.element {
+            Element::F32 => exact,
+            _ => rounded,
         }
-        Ok((logprobs, all))
-    };
-    let (logprobs, whole) = gradients(usize::MAX)?;
-    for (above, how) in [(usize::MAX, "once more"), (0, "with blocks run again")] {
-        let (own_logprobs, own) = gradients(above)?;
-        let name = |what: &str| format!("{}: {what} {how}", inputs.name);
-        report(Check::new(name("log-probabilities"), &own_logprobs, &logprobs, 0.0));
-        report(Check::new(name("gradients"), &own, &whole, 0.0));
     }
-    Ok(())
+
+    /// Scores of both policies, and the gradients of the loss.
+    fn gradients(
+        &mut self,
+        expected: &mut Expected<'_>,
+        (batch, loss): (&PackedBatch, &RegressionLoss),
+        round: u32,
+        report: &mut dyn FnMut(Check),
+    ) -> Result<(), ModelError> {
+        let of = |what: &str| format!("{}: {what}, round {round}", self.name);
+        let trunk = self.decoder.trunk(batch)?;
+        let score = |policy| self.decoder.score(batch, &trunk, policy, TEMPERATURE);
+        let scores = [score(Policy::Reference)?, score(Policy::Current)?];
+        let policies = [Policy::Reference, Policy::Current].into_iter().zip(&expected.scores);
+        for ((policy, expected), own) in policies.zip(&scores) {
+            let bound = self.bound(5e-6, 2e-2);
+            let name = of(&format!("{policy:?} log-probabilities"));
+            report(Check::new(name, &own.logprobs, &expected.logprobs, bound));
+            let name = of(&format!("{policy:?} entropies"));
+            report(Check::new(name, &own.entropies, &expected.entropies, bound));
+        }
+        let bounds = [self.bound(2e-5, 6e-2), self.bound(1e-5, 4e-2)];
+        let name = self.name.clone();
+        let of = |what: &str| format!("{name}: {what}, round {round}");
+        let pass = self.decoder.score_tracked(batch, &trunk, TEMPERATURE)?;
+        self.decoder.backward(pass, &loss.slopes(batch, &scores))?;
+        let (expected, own) = (expected.decoder.trainable(), self.decoder.trainable());
+        super::gradients(expected, own, of, bounds, report)?;
+        Ok(())
+    }
+
+    /// A step, where the processor has made one.
+    fn step(&mut self, expected: &mut Decoder, round: u32, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+        let name = format!("{}: parameters after a step, round {round}", self.name);
+        let bound = self.bound(2e-2, 0.4);
+        let own = self.decoder.trainable();
+        own.step(&ADAM, 1.0)?;
+        super::values(expected.trainable(), own, name, (ADAM.lr, &[]), bound, report)
+    }
+
+    /// A step leaves the model computing with the values that it moved: to put them in place anew changes nothing.
+    fn stepped(&mut self, batch: &PackedBatch, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+        let found = &mut self.decoder;
+        let score = |found: &CudaDecoder| -> Result<Vec<f32>, ModelError> {
+            let trunk = found.trunk(batch)?;
+            Ok(found.score(batch, &trunk, Policy::Current, 1.0)?.logprobs)
+        };
+        let moved = score(found)?;
+        for index in 0..found.trainable().trained().len() {
+            let values = found.trainable().values(index)?;
+            found.trainable().set_values(index, values)?;
+        }
+        let name = format!("{}: the model after a step", self.name);
+        report(Check::new(name, &score(found)?, &moved, 0.0));
+        Ok(())
+    }
+
+    /// Gradients with blocks run again on the way back are those without, to the last bit; and they are the same twice.
+    fn again(&mut self, batch: &PackedBatch, report: &mut dyn FnMut(Check)) -> Result<(), ModelError> {
+        let found = &mut self.decoder;
+        let slopes = uniform_values(self.seed, 17, batch.scored.len(), 1.0);
+        let trunk = CudaDecoder::trunk(found, batch)?;
+        let mut gradients = |above: usize| -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+            found.trainable().clear_gradients()?;
+            found.recompute_above(above);
+            let pass = CudaDecoder::score_tracked(found, batch, &trunk, 0.9)?;
+            let logprobs = pass.scores.logprobs.clone();
+            found.backward(pass, &slopes)?;
+            let parameters = found.trainable();
+            let mut all = Vec::new();
+            for index in 0..parameters.trained().len() {
+                all.extend(
+                    parameters
+                        .gradient(index)?
+                        .map(|gradient| gradient.value)
+                        .unwrap_or_default(),
+                );
+            }
+            Ok((logprobs, all))
+        };
+        let (logprobs, whole) = gradients(usize::MAX)?;
+        for (above, how) in [(usize::MAX, "once more"), (0, "with blocks run again")] {
+            let (own_logprobs, own) = gradients(above)?;
+            let name = |what: &str| format!("{}: {what} {how}", self.name);
+            report(Check::new(name("log-probabilities"), &own_logprobs, &logprobs, 0.0));
+            report(Check::new(name("gradients"), &own, &whole, 0.0));
+        }
+        Ok(())
+    }
 }
 
 /// Draws of both from the same random stream: in f32 the same tokens, save where two candidates are nearly tied. The processor draws
@@ -354,7 +394,7 @@ fn again(
 fn draws(
     inputs: &Inputs<'_>,
     expected: &mut Decoder,
-    found: &mut CudaDecoder,
+    found: &mut [Found],
     report: &mut dyn FnMut(Check),
 ) -> Result<(), ModelError> {
     const SAMPLES: [u32; 2] = [0, 1];
@@ -379,32 +419,34 @@ fn draws(
         slots: 5,
     };
     let responses = expected.sample(&prompts, &draws)?;
-    let own = found.sample_responses(&prompts, &draws)?;
-    let (mut same, mut all) = (0, 0);
-    for (response, own) in responses.iter().zip(&own) {
-        let pairs = response.tokens.iter().zip(&own.tokens);
-        same += pairs.take_while(|(token, own)| token == own).count();
-        all += response.tokens.len();
+    for own in found {
+        let drawn_by_card = own.decoder.sample_responses(&prompts, &draws)?;
+        let (mut same, mut all) = (0, 0);
+        for (response, own) in responses.iter().zip(&drawn_by_card) {
+            let pairs = response.tokens.iter().zip(&own.tokens);
+            same += pairs.take_while(|(token, own)| token == own).count();
+            all += response.tokens.len();
+        }
+        let batch = drawn(
+            texts.iter().map(|(prompt, _)| &prompt[..]),
+            &drawn_by_card,
+            SAMPLES.len(),
+        );
+        let trunk = expected.trunk(&batch)?;
+        let scores = expected.score(&batch, &trunk, Policy::Current, draws.temperature)?;
+        let logprobs = drawn_by_card.iter().flat_map(|response| &response.logprobs);
+        report(Check::new(
+            format!("{}: sampler's log-probabilities", own.name),
+            &logprobs.copied().collect::<Vec<f32>>(),
+            &scores.logprobs,
+            own.bound(1e-5, 3e-2),
+        ));
+        report(Check {
+            name: format!("{}: share of tokens drawn otherwise ({all} in all)", own.name),
+            error: 1.0 - same as f64 / all.max(1) as f64,
+            bound: own.bound(0.02, 0.8),
+        });
     }
-    let batch = drawn(texts.iter().map(|(prompt, _)| &prompt[..]), &own, SAMPLES.len());
-    let trunk = expected.trunk(&batch)?;
-    let scores = expected.score(&batch, &trunk, Policy::Current, draws.temperature)?;
-    let own_logprobs: Vec<f32> = own.iter().flat_map(|response| response.logprobs.clone()).collect();
-    let (bound, share) = match inputs.element {
-        Element::F32 => (2e-4, 0.02),
-        _ => (3e-2, 0.8),
-    };
-    report(Check::new(
-        format!("{}: sampler's log-probabilities", inputs.name),
-        &own_logprobs,
-        &scores.logprobs,
-        bound,
-    ));
-    report(Check {
-        name: format!("{}: share of tokens drawn otherwise ({all} in all)", inputs.name),
-        error: 1.0 - same as f64 / all.max(1) as f64,
-        bound: share,
-    });
     Ok(())
 }
 

@@ -88,24 +88,23 @@ impl Pair {
         let batch = PackedBatch::new(rows.iter().map(|(prompt, responses)| (*prompt, &responses[..])));
         let (expected, found) = (&mut self.expected, &mut self.found);
         let (trunk, own_trunk) = (expected.trunk(&batch)?, found.trunk(&batch)?);
-        let [mut logprobs, mut own_logprobs] = [const { [Vec::new(), Vec::new()] }; 2];
-        for (at, policy) in [Policy::Reference, Policy::Current].into_iter().enumerate() {
-            let scores = expected.score(&batch, &trunk, policy, TEMPERATURE)?;
-            let own = found.score(&batch, &own_trunk, policy, TEMPERATURE)?;
+        let loss = RegressionLoss::random(&batch, self.seed, 7 + 2 * round);
+        let reference = expected.score(&batch, &trunk, Policy::Reference, TEMPERATURE)?;
+        let tracked = LanguageModel::score_tracked(expected, &batch, &trunk, TEMPERATURE)?;
+        let scores = [reference, tracked.scores.clone()];
+        expected.backward(tracked, &loss.slopes(&batch, &scores))?;
+        let score = |policy| found.score(&batch, &own_trunk, policy, TEMPERATURE);
+        let own = [score(Policy::Reference)?, score(Policy::Current)?];
+        for ((policy, scores), own) in [Policy::Reference, Policy::Current].into_iter().zip(&scores).zip(&own) {
             let name = of(&format!("{policy:?} log-probabilities"));
             report(Comparison::new(name, &own.logprobs, &scores.logprobs, VALUES));
             let name = of(&format!("{policy:?} entropies"));
             report(Comparison::new(name, &own.entropies, &scores.entropies, VALUES));
-            logprobs[at] = scores.logprobs;
-            own_logprobs[at] = own.logprobs;
         }
-        let loss = RegressionLoss::random(&batch, self.seed, 7 + 2 * round);
-        let tracked = LanguageModel::score_tracked(expected, &batch, &trunk, TEMPERATURE)?;
-        expected.backward(tracked, &loss.slopes(&batch, &logprobs))?;
         let tracked = LanguageModel::score_tracked(found, &batch, &own_trunk, TEMPERATURE)?;
         let name = of("log-probabilities with gradients and without, to the bit");
-        report(Comparison::new(name, &tracked.scores.logprobs, &own_logprobs[1], 0.0));
-        found.backward(tracked, &loss.slopes(&batch, &own_logprobs))?;
+        report(Comparison::new(name, &tracked.scores.logprobs, &own[1].logprobs, 0.0));
+        found.backward(tracked, &loss.slopes(&batch, &own))?;
         let rounding = gradients(expected.trainable(), found.trainable(), of("gradients"), report)?;
         let name = of("parameters after a step");
         steps(expected.trainable(), found.trainable(), (name, &rounding), report)
