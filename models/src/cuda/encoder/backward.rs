@@ -132,7 +132,7 @@ impl CudaEncoder {
                 index,
                 &saved.x,
                 [parts[0], each.columns(width, 2 * width, element)],
-                d_attention,
+                &d_attention,
                 texts,
             );
         }
@@ -149,7 +149,7 @@ impl CudaEncoder {
         index: usize,
         x: &Buffer,
         [d_queries, d_others]: [View; 2],
-        d_first: Buffer,
+        d_first: &Buffer,
         texts: &Texts,
     ) -> Result<Slope, ModelError> {
         let (gpu, element, width) = (self.gpu.clone(), self.element, self.plan.hidden);
@@ -163,7 +163,7 @@ impl CudaEncoder {
         let [own, other] = [weight.rows(0, width, element), weight.rows(width, 2 * width, element)];
         let into = (d_first.matrix(count, width), element);
         gpu.multiply(into, Factor::Plain(d_queries), Factor::Plain(own), element, Scale::ADD)?;
-        let residual = self.first_rows_back(&d_first, texts)?;
+        let residual = self.first_rows_back(d_first, texts)?;
         let d_x = gpu.elements(all * width, element)?;
         let then = Then::Add(residual.matrix(all, width));
         gpu.backward_then(d_x.matrix(all, width), d_others, other, then)?;
