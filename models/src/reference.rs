@@ -59,8 +59,8 @@ pub(crate) fn drawn<'a>(
     samples: usize,
 ) -> PackedBatch {
     let tokens: Vec<&[u32]> = responses.iter().map(|response| &response.tokens[..]).collect();
-    let rows = prompts.zip(tokens.chunks_exact(samples));
-    PackedBatch::new(rows.map(|(prompt, responses)| (prompt, responses)))
+    let rows: Vec<(&[u32], &[&[u32]])> = prompts.zip(tokens.chunks_exact(samples)).collect();
+    PackedBatch::new(rows)
 }
 
 #[cfg(test)]
